@@ -1,0 +1,35 @@
+"""How a user's mistake reaches the user: one line, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class InputError(ValueError):
+    """Bad input: what is wrong, where (path, list line, option), and what would work, in one line."""
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command's `main` and exit the process with its status.
+
+    Exit status: what `main` returns (None is 0), 2 for an InputError (printed as one line on stderr), 130 for Ctrl-C.
+    Anything else is our own bug and keeps its traceback.
+    """
+    program = Path(sys.argv[0]).name
+    try:
+        sys.exit(main())
+    except InputError as error:
+        message = " ".join(str(error).split())
+        print(f"{program}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `command | head` closed our stdout
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,178 @@
+"""The options of both commands. Published names and defaults are frozen: people's scripts use them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+MODALITIES = ("RGB", "Flow", "RGBDiff")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
+    return value
+
+
+def _int_list(text: str) -> list[int]:
+    return [_positive(part) for part in text.split(",")]
+
+
+def _float_list(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--root_dataset", help="folder of all data sets (default: $TSM_DATA_ROOT, else data/)")
+    group.add_argument("--root_path", help="folder that list paths are relative to (default: the data set's own)")
+    group.add_argument("--num_class", type=_positive, help="number of classes (default: the data set's own)")
+    group.add_argument("--image_tmpl", help="frame file name, such as img_{:05d}.jpg (default: the data set's own)")
+    group.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="split of UCF101 / HMDB51")
+    group.add_argument(
+        "--image_backend",
+        choices=("torchvision", "pillow"),
+        default="torchvision",
+        help="decode and resize with torchvision (fast) or Pillow (the published pipeline, bit for bit)",
+    )
+    group.add_argument("--io", choices=("frames", "video"), default="frames", help="read frame folders or video files")
+    group.add_argument("--no_flip", action="store_true", help="never flip left-right (where sides carry the label)")
+    group.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="what an unreadable video does")
+    group.add_argument("--allow_outside", action="store_true", help="let list paths lead outside of --root_path")
+
+
+def _add_device_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("device")
+    group.add_argument(
+        "--gpus", nargs="+", type=int, help="CUDA devices to use (default: all; CPU where there is none)"
+    )
+    group.add_argument("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
+    group.add_argument("--compile", action="store_true", help="run the network through torch.compile")
+    group.add_argument(
+        "--memory_format",
+        choices=("auto", "channels_last", "contiguous"),
+        default="auto",
+        help="layout of activations (auto: channels_last, which is quicker)",
+    )
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """Options of main.py."""
+    parser = argparse.ArgumentParser(description="Train TSM or TSN on a video data set.")
+    parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --train_list and the like")
+    parser.add_argument("modality", choices=MODALITIES)
+    parser.add_argument("--train_list", default="")
+    parser.add_argument("--val_list", default="")
+    parser.add_argument("--store_name", default="", help="name of the run (default: made from the options)")
+
+    group = parser.add_argument_group("model")
+    group.add_argument("--arch", default="BNInception")
+    group.add_argument("--num_segments", type=_positive, default=3)
+    group.add_argument("--consensus_type", choices=("avg", "identity"), default="avg")
+    group.add_argument("--k", type=int, default=3, help=argparse.SUPPRESS)  # inert, kept for published scripts
+    group.add_argument("--dropout", "--do", type=float, default=0.5)
+    group.add_argument("--loss_type", choices=("nll",), default="nll")
+    group.add_argument("--img_feature_dim", type=_positive, default=256)
+    group.add_argument("--suffix", default=None)
+    group.add_argument("--pretrain", default="imagenet", help="imagenet, none, or a file")
+    group.add_argument("--tune_from", default=None, help="fine-tune from this checkpoint")
+    group.add_argument("--input_size", type=_positive, default=224)
+    group.add_argument("--shift", action="store_true", help="use the temporal shift")
+    group.add_argument("--shift_div", type=_positive, default=8)
+    group.add_argument("--shift_place", default="blockres", help="blockres, block, or BNInception's 12-digit mask")
+    group.add_argument("--online", action="store_true", help="shift from the past only, to run frame by frame later")
+    group.add_argument("--temporal_pool", action="store_true")
+    group.add_argument("--non_local", action="store_true")
+    group.add_argument("--dense_sample", action="store_true", help="dense sampling, as in I3D")
+
+    group = parser.add_argument_group("learning")
+    group.add_argument("--epochs", type=_positive, default=120)
+    group.add_argument("-b", "--batch-size", type=_positive, default=128, help="of the whole job, over all processes")
+    group.add_argument("--accum_steps", type=_positive, default=1, help="split each batch into this many passes")
+    group.add_argument("--lr", "--learning-rate", type=float, default=0.001)
+    group.add_argument("--auto_lr", type=_positive, metavar="BASE_BATCH", help="scale --lr by batch size / BASE_BATCH")
+    group.add_argument("--lr_type", choices=("step", "cos"), default="step")
+    group.add_argument("--lr_steps", type=float, nargs="+", default=[50, 100], metavar="EPOCH")
+    group.add_argument("--warmup_epochs", type=_not_negative, default=0, help="linear warm-up")
+    group.add_argument("--momentum", type=float, default=0.9)
+    group.add_argument("--weight-decay", "--wd", type=float, default=5e-4)
+    group.add_argument("--clip-gradient", "--gd", type=float, default=None)
+    group.add_argument("--no_partialbn", "--npb", action="store_true")
+    group.add_argument("--sync_bn", action="store_true", help="batch statistics over all processes")
+    group.add_argument("--seed", type=_not_negative, default=0)
+    group.add_argument("--deterministic", action="store_true", help="only deterministic kernels")
+    group.add_argument("--on_nan", choices=("stop", "skip"), default="stop", help="what a non-finite loss does")
+
+    group = parser.add_argument_group("run")
+    group.add_argument("--print-freq", "-p", type=_positive, default=20)
+    group.add_argument("--eval-freq", "-ef", type=_positive, default=5)
+    group.add_argument("-j", "--workers", type=_not_negative, default=8)
+    group.add_argument(
+        "--resume", default="", metavar="FILE|auto", help="go on from a checkpoint (auto: the run's own)"
+    )
+    group.add_argument("-e", "--evaluate", action="store_true", help="validate only")
+    group.add_argument("--start-epoch", type=_not_negative, default=0)
+    group.add_argument("--save_every", type=_positive, metavar="STEPS", help="also save within an epoch")
+    group.add_argument("--plots", metavar="DIR", help="write curves and a confusion matrix as PNG")
+    group.add_argument("--root_log", default="log")
+    group.add_argument("--root_model", default="checkpoint")
+    group.add_argument("--snapshot_pref", default="", help=argparse.SUPPRESS)  # inert
+    group.add_argument("--flow_prefix", default="", help=argparse.SUPPRESS)  # inert
+    _add_data_options(parser)
+    _add_device_options(parser)
+    return parser
+
+
+def test_parser() -> argparse.ArgumentParser:
+    """Options of test_models.py."""
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint, or an ensemble of several.")
+    parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
+    parser.add_argument(
+        "--weights", required=True, help="checkpoint files or published names; a comma list is an ensemble"
+    )
+    parser.add_argument(
+        "--test_segments", type=_int_list, default=[25], help="frames a clip; a comma list, one a weight"
+    )
+    parser.add_argument("--coeff", type=_float_list, default=None, help="weight of each net's scores, a comma list")
+    parser.add_argument("--test_list", default=None, help="list file; a comma list, one a weight")
+    parser.add_argument(
+        "--protocol", choices=("efficient", "accurate", "dense"), help="named sets of the options below"
+    )
+    parser.add_argument("--dense_sample", action="store_true", help="10 dense clips")
+    parser.add_argument("--twice_sample", action="store_true", help="2 uniform clips")
+    parser.add_argument("--full_res", action="store_true", help="crops of the full short side (256 for 224)")
+    parser.add_argument("--test_crops", type=int, choices=(1, 3, 5, 10), default=1)
+    parser.add_argument("--crop_fusion_type", choices=("avg",), default="avg")
+    parser.add_argument("--softmax", action="store_true", help="softmax of each net's mean scores")
+    parser.add_argument("--reverse", action="store_true", help="play every video backwards")
+    parser.add_argument("--batch_size", type=_positive, default=1)
+    parser.add_argument("-j", "--workers", type=_not_negative, default=8)
+    parser.add_argument("--max_num", type=int, default=-1, help="evaluate the first N videos only (-1: all)")
+    parser.add_argument("--input_size", type=_positive, default=None, help="default: the checkpoint's own, else 224")
+    parser.add_argument("--csv_file", default=None, help="write predictions as text")
+    parser.add_argument("--scores", default=None, metavar="FILE.npz", help="write names, labels and scores")
+    parser.add_argument("--plots", metavar="DIR", help="write a confusion matrix and a per-class table")
+    parser.add_argument("--img_feature_dim", type=_positive, default=256)
+    parser.add_argument("--num_set_segments", type=int, default=1, help=argparse.SUPPRESS)  # inert
+    parser.add_argument("--pretrain", default="imagenet", help=argparse.SUPPRESS)  # inert: weights come from --weights
+    _add_data_options(parser)
+    _add_device_options(parser)
+    return parser
+
+
+def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse main.py's command line."""
+    return train_parser().parse_args(argv)
+
+
+def parse_test_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse test_models.py's command line."""
+    return test_parser().parse_args(argv)
