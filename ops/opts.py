@@ -51,9 +51,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_device_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("device")
-    group.add_argument(
-        "--gpus", nargs="+", type=int, help="CUDA devices to use (default: all; CPU where there is none)"
-    )
+    group.add_argument("--gpus", nargs="+", type=int, help="CUDA devices to use (default: all; else the CPU)")
     group.add_argument("--amp", choices=("none", "bf16", "fp16"), default="none", help="mixed precision")
     group.add_argument("--compile", action="store_true", help="run the network through torch.compile")
     group.add_argument(
@@ -115,9 +113,7 @@ def train_parser() -> argparse.ArgumentParser:
     group.add_argument("--print-freq", "-p", type=_positive, default=20)
     group.add_argument("--eval-freq", "-ef", type=_positive, default=5)
     group.add_argument("-j", "--workers", type=_not_negative, default=8)
-    group.add_argument(
-        "--resume", default="", metavar="FILE|auto", help="go on from a checkpoint (auto: the run's own)"
-    )
+    group.add_argument("--resume", default="", metavar="FILE|auto", help="go on from a file, or the run's own (auto)")
     group.add_argument("-e", "--evaluate", action="store_true", help="validate only")
     group.add_argument("--start-epoch", type=_not_negative, default=0)
     group.add_argument("--save_every", type=_positive, metavar="STEPS", help="also save within an epoch")
@@ -135,16 +131,12 @@ def test_parser() -> argparse.ArgumentParser:
     """Options of test_models.py."""
     parser = argparse.ArgumentParser(description="Evaluate a checkpoint, or an ensemble of several.")
     parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
-    parser.add_argument(
-        "--weights", required=True, help="checkpoint files or published names; a comma list is an ensemble"
-    )
-    parser.add_argument(
-        "--test_segments", type=_int_list, default=[25], help="frames a clip; a comma list, one a weight"
-    )
+    parser.add_argument("--weights", required=True, help="files or published names; a comma list is an ensemble")
+    parser.add_argument("--test_segments", type=_int_list, default=[25], help="frames a clip; a list has one a weight")
     parser.add_argument("--coeff", type=_float_list, default=None, help="weight of each net's scores, a comma list")
     parser.add_argument("--test_list", default=None, help="list file; a comma list, one a weight")
     parser.add_argument(
-        "--protocol", choices=("efficient", "accurate", "dense"), help="named sets of the options below"
+        "--protocol", choices=("efficient", "accurate", "dense"), help="a named set of the next options"
     )
     parser.add_argument("--dense_sample", action="store_true", help="10 dense clips")
     parser.add_argument("--twice_sample", action="store_true", help="2 uniform clips")

@@ -1,0 +1,1 @@
+"""Backbones with key layouts of their own."""

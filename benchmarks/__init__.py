@@ -1,0 +1,1 @@
+"""The speed tables of the README, one module each."""

@@ -1,0 +1,1 @@
+"""Live gesture recognition with the online TSM."""

@@ -1,0 +1,1 @@
+"""The core: shift, TSN, sampling, data, checkpoints, training loop."""

@@ -1,0 +1,1 @@
+"""The published checkpoints: table, fetcher, reproduction."""

@@ -1,0 +1,1 @@
+"""One command a data step, and commands to look at things."""
