@@ -21,13 +21,13 @@ setup_venv() {
             exit 2
         fi
     fi
-    stamp=".venv/installed"
-    want="$(cat "$@" | cksum) $*"
-    if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+    stamp=".venv/installed" # a line for each set of requirements that is in place
+    want="$* $(cat "$@" | cksum)"
+    if ! grep -qsxF "$want" "$stamp"; then
         say "Installing $* (PyTorch is large: this takes a few minutes, once)"
         local file arguments=()
         for file in "$@"; do arguments+=(-r "$file"); done
         "$PYTHON" -m pip install --disable-pip-version-check --progress-bar off -q "${arguments[@]}"
-        printf '%s\n' "$want" >"$stamp"
+        printf '%s\n' "$want" >>"$stamp"
     fi
 }
