@@ -1,0 +1,306 @@
+"""Make a small video data set in which only the order of the frames tells the classes apart.
+
+Real handwritten digits (scikit-learn's) move over textured backgrounds. Eight classes in four pairs; every scene is
+filmed twice, forwards for one class of its pair and backwards for the other. The two videos hold the same pictures, so
+that a network which cannot see order gives both the same answer and gets past 50 % on no set of such pairs.
+
+Each frame is coded on its own (key frames only, constant quantiser): a decoded picture depends on its content alone, and
+compression cannot tell which way the film runs.
+
+    OUT/{train,val}/<class>/<number>.mp4        25 frames/s, the folders that tools/vid2img_kinetics.py expects
+    OUT/moving_digits.json                      the options it was made with
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ops.errors import InputError, run_command
+from ops.files import atomic_path
+from tools.common import add_jobs_option, at_least, read_text, report, run_jobs, shown, write_lines
+
+# (what happens forwards, the same film backwards)
+PAIRS = (
+    ("moves_right", "moves_left"),
+    ("moves_down", "moves_up"),
+    ("grows", "shrinks"),
+    ("turns_clockwise", "turns_counterclockwise"),
+)
+CLASSES = tuple(sorted(name for pair in PAIRS for name in pair))  # in the order of the labels
+TIME_REVERSED = {**dict(PAIRS), **{backward: forward for forward, backward in PAIRS}}
+
+FRAMES_PER_SECOND = 25
+DIGIT_SOURCE_PX = 40
+# load_digits holds 1797 digits in the order of their writers: the last fifth is for validation.
+VAL_DIGITS_FROM = 1437
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that is seen in one film, forwards. Lengths are in units of the picture's side, angles in radians.
+
+    `start`/`end` are (x, y, log height, angle) of the digit; `ease` bends the way from one to the other, symmetrically
+    in time.
+    """
+
+    pair: int
+    digit: int
+    num_frames: int
+    size: int
+    start: tuple[float, float, float, float]
+    end: tuple[float, float, float, float]
+    ease: float
+    colours: np.ndarray  # (2, 3) RGB 0-255 of the digit at its top and bottom
+    opacity: float
+    background_seed: int
+    background_colour: np.ndarray  # (3,)
+    background_contrast: float
+    photo: bool
+
+
+@functools.lru_cache(maxsize=1)
+def _digits() -> list[Image.Image]:
+    """The 1797 digits as smooth grey images with a margin, DIGIT_SOURCE_PX a side."""
+    from sklearn.datasets import load_digits
+
+    images = []
+    for digit in load_digits().images:  # (8, 8), 0..16
+        small = Image.fromarray(np.pad(digit * (255 / 16), 1).astype(np.uint8))
+        large = np.asarray(small.resize((DIGIT_SOURCE_PX, DIGIT_SOURCE_PX), Image.Resampling.BICUBIC), np.float32)
+        images.append(Image.fromarray(np.clip((large - 70) * 2.2, 0, 255).astype(np.uint8)))
+    return images
+
+
+@functools.lru_cache(maxsize=1)
+def _photos() -> list[np.ndarray]:
+    """scikit-learn's two sample photographs, uint8 (H, W, 3)."""
+    from sklearn.datasets import load_sample_images
+
+    return list(load_sample_images().images)
+
+
+def split_digits(split: str) -> range:
+    """Numbers of the digits that the films of a split show; no digit is in both."""
+    return range(VAL_DIGITS_FROM) if split == "train" else range(VAL_DIGITS_FROM, 1797)
+
+
+def sample_scene(rng: np.random.Generator, pair: int, split: str, *, size: int, num_frames: int) -> Scene:
+    """Draw a scene for a pair of classes.
+
+    The digit's state at mid-film is drawn the same way for all classes, and start and end lie on either side of it.
+    """
+    x, y = rng.uniform(0.32, 0.68, size=2)
+    log_height = math.log(rng.uniform(0.34, 0.56))
+    angle = rng.uniform(-0.35, 0.35)
+    change = np.zeros(4)  # of (x, y, log height, angle) from start to end
+    drift = rng.uniform(-0.06, 0.06, size=2)  # a little of what other classes do, either way
+    change += (*drift, rng.uniform(-0.08, 0.08), rng.uniform(-0.12, 0.12))
+    kind = PAIRS[pair][0]
+    if kind == "moves_right":
+        x, change[0] = rng.uniform(0.42, 0.58), rng.uniform(0.26, 0.5)
+    elif kind == "moves_down":
+        y, change[1] = rng.uniform(0.42, 0.58), rng.uniform(0.26, 0.5)
+    elif kind == "grows":
+        log_height, change[2] = math.log(rng.uniform(0.36, 0.48)), math.log(rng.uniform(1.7, 2.6))
+    else:
+        # y points down in a picture, so that a growing angle turns clockwise for the viewer.
+        angle, change[3] = rng.uniform(-math.pi, math.pi), rng.uniform(1.6, 3.0)
+    middle = np.array([x, y, log_height, angle])
+
+    background = rng.uniform(30, 225, size=3)
+    while True:  # a digit that can be told from its background
+        colours = np.clip(rng.uniform(0, 255, size=(1, 3)) + rng.uniform(-40, 40, size=(2, 3)), 0, 255)
+        if np.abs(colours @ (0.299, 0.587, 0.114) - background @ (0.299, 0.587, 0.114)).min() > 70:
+            break
+    return Scene(
+        pair=pair,
+        digit=int(rng.choice(split_digits(split))),
+        num_frames=num_frames,
+        size=size,
+        start=tuple(middle - change / 2),
+        end=tuple(middle + change / 2),
+        ease=float(rng.uniform(-0.4, 0.4)),
+        colours=colours,
+        opacity=float(rng.uniform(0.75, 1.0)),
+        background_seed=int(rng.integers(2**31)),
+        background_colour=background,
+        background_contrast=float(rng.uniform(6, 26)),
+        photo=bool(rng.random() < 0.5),
+    )
+
+
+def _background(scene: Scene, split: str) -> np.ndarray:
+    """float32 (size, size, 3): a crop of a photograph (each split has its own half) or noise of several octaves."""
+    rng = np.random.default_rng(scene.background_seed)
+    size = scene.size
+    if scene.photo:
+        photo = _photos()[rng.integers(2)]
+        half = photo.shape[1] // 2
+        photo = photo[:, :half] if split == "train" else photo[:, half:]
+        side = (
+            int(rng.integers(size, min(photo.shape[:2]) + 1)) if size < min(photo.shape[:2]) else min(photo.shape[:2])
+        )
+        top, left = (int(rng.integers(0, n - side + 1)) for n in photo.shape[:2])
+        crop = Image.fromarray(photo[top : top + side, left : left + side])
+        texture = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR), np.float32)
+    else:
+        texture = np.zeros((size, size, 3), np.float32)
+        for cells in (3, 6, 12, 24):
+            noise = rng.uniform(-1, 1, size=(cells, cells, 3)).astype(np.float32)
+            for channel in range(3):
+                layer = Image.fromarray(noise[:, :, channel]).resize((size, size), Image.Resampling.BICUBIC)
+                texture[:, :, channel] += np.asarray(layer) / cells**0.5
+    texture = (texture - texture.mean((0, 1))) / (texture.std() + 1e-6)
+    return scene.background_colour.astype(np.float32) + scene.background_contrast * texture
+
+
+def render(scene: Scene, split: str) -> np.ndarray:
+    """The film forwards: uint8 (num_frames, size, size, 3) RGB. The pair's other class is its `[::-1]`."""
+    size, digit = scene.size, _digits()[scene.digit]
+    time = np.linspace(0, 1, scene.num_frames)
+    way = time + scene.ease * np.sin(2 * math.pi * time) / (2 * math.pi)  # way(1 - t) = 1 - way(t)
+    states = np.outer(1 - way, scene.start) + np.outer(way, scene.end)  # (F, 4)
+    masks = np.empty((scene.num_frames, size, size), np.float32)
+    for mask, (x, y, log_height, angle) in zip(masks, states, strict=True):
+        # From a pixel of the film back to one of the digit: shift to the centre, turn back, scale.
+        zoom = DIGIT_SOURCE_PX / (math.exp(log_height) * size)
+        cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
+        centre = DIGIT_SOURCE_PX / 2
+        matrix = (
+            cos,
+            sin,
+            centre - cos * x * size - sin * y * size,
+            -sin,
+            cos,
+            centre + sin * x * size - cos * y * size,
+        )
+        mask[:] = digit.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    masks *= scene.opacity / 255
+    down = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    ink = (1 - down) * scene.colours[0].astype(np.float32) + down * scene.colours[1].astype(np.float32)  # (size, 1, 3)
+    ground = _background(scene, split)
+    film = ground + masks[..., None] * (ink - ground)  # (F, size, size, 3)
+    return np.clip(film + 0.5, 0, 255).astype(np.uint8)
+
+
+def video_codec() -> str:
+    """The encoder at hand: H.264, else MPEG-4."""
+    import av
+
+    for name in ("libx264", "mpeg4"):
+        if name in av.codecs_available:
+            return name
+    raise InputError("PyAV was built without libx264 and mpeg4: install the av wheel of PyPI (pip install av)")
+
+
+def write_video(path: Path, frames: np.ndarray, codec: str) -> None:
+    """Write uint8 (F, H, W, 3) RGB frames as mp4, each coded on its own; H and W even. Appears whole or not at all."""
+    import av
+
+    options = {"libx264": {"preset": "veryfast", "qp": "18", "bf": "0"}, "mpeg4": {"qmin": "3", "qmax": "3"}}[codec]
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.time_base = Fraction(1, FRAMES_PER_SECOND)
+        stream.codec_context.gop_size = 1
+        stream.codec_context.thread_count = 1
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def scene_of(split: str, number: int, *, seed: int, size: int, frames: tuple[int, int]) -> Scene:
+    """Scene `number` of a split: everything follows from (seed, split, number)."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    num_frames = int(rng.integers(frames[0], frames[1] + 1))
+    return sample_scene(rng, number % len(PAIRS), split, size=size, num_frames=num_frames)
+
+
+def video_path(split: str, video: int) -> Path:
+    """Where video number `video` lies below the output folder: videos 2k and 2k+1 are scene k, forwards and backwards."""
+    return Path(split) / PAIRS[video // 2 % len(PAIRS)][video % 2] / f"{video:05d}.mp4"
+
+
+def _make_scene(
+    job: tuple[str, int, int], *, out: Path, seed: int, size: int, frames: tuple[int, int], codec: str
+) -> int:
+    """Write the videos of one scene that are not there yet; returns how many were written."""
+    split, number, num_videos = job
+    missing = [v for v in (2 * number, 2 * number + 1) if v < num_videos and not (out / video_path(split, v)).exists()]
+    if missing:
+        film = render(scene_of(split, number, seed=seed, size=size, frames=frames), split)
+        for video in missing:
+            write_video(out / video_path(split, video), film[::-1] if video % 2 else film, codec)
+    return len(missing)
+
+
+def _check_options(out: Path, options: dict) -> None:
+    """Keep the options beside the videos; refuse to mix two data sets in one folder."""
+    path = out / "moving_digits.json"
+    text = json.dumps(options, indent=1)
+    if path.exists() and read_text(path).strip() != text:
+        raise InputError(f"{shown(out)} holds moving digits made with other options ({path.name}): give another --out")
+    write_lines(path, [text])
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Make the moving digits: videos whose classes differ in direction only."
+    )
+    parser.add_argument("--out", default="data/moving_digits/videos", help="folder to make (default: %(default)s)")
+    parser.add_argument("--train", type=at_least(0), default=2400, metavar="N", help="training videos (%(default)s)")
+    parser.add_argument("--val", type=at_least(0), default=480, metavar="N", help="validation videos (%(default)s)")
+    parser.add_argument(
+        "--size", type=at_least(16), default=80, help="side of the picture in pixels, even (%(default)s)"
+    )
+    # Not 32: where segments divide the frames, the middle of a segment is not its own mirror image.
+    parser.add_argument(
+        "--frames", type=at_least(2), nargs=2, default=(24, 31), metavar=("MIN", "MAX"), help="frames a video (24 31)"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    add_jobs_option(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the data set; a second run only adds what is missing."""
+    args = parse_args(argv)
+    if args.size % 2:
+        raise InputError(f"--size {args.size} is odd: video needs an even side")
+    if args.frames[0] > args.frames[1]:
+        raise InputError(f"--frames {args.frames[0]} {args.frames[1]}: the first must not be the larger")
+    out, codec, frames = Path(args.out), video_codec(), tuple(args.frames)
+    num_videos = {"train": args.train, "val": args.val}
+    try:
+        for split, videos in num_videos.items():
+            for video in range(min(videos, len(CLASSES))):
+                (out / video_path(split, video)).parent.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{shown(out)}: cannot be made: {error.strerror}") from None
+    _check_options(out, {"seed": args.seed, "size": args.size, "frames": list(frames), "codec": codec})
+    jobs = [(split, scene, videos) for split, videos in num_videos.items() for scene in range((videos + 1) // 2)]
+    _digits(), _photos()  # loaded once, shared by the workers
+    work = functools.partial(_make_scene, out=out, seed=args.seed, size=args.size, frames=frames, codec=codec)
+    results = run_jobs(work, jobs, jobs=args.jobs, label="moving digits (scenes)")
+    status = report("scenes ready", [f"{split} scene {number}" for split, number, _ in jobs], results)
+    print(f"{shown(out)}: {args.train} training and {args.val} validation videos of {len(CLASSES)} classes ({codec})")
+    return status
+
+
+if __name__ == "__main__":
+    run_command(main)
