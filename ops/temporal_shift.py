@@ -1,0 +1,216 @@
+"""TemporalShift and TemporalPool (arXiv:1811.08383), and their insertion into ResNets and MobileNetV2."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.errors import InputError
+from ops.shift_ops import can_move, is_eager, is_plain_conv, shift, shift_conv, shift_moves, split_frames
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+PLACES = ("blockres", "block")
+# ResNets this deep shift every second block (`blockres`).
+DEEP_LAYER3_BLOCKS = 23
+
+
+def _check_counts(n_segment: int, fold_div: int) -> None:
+    if n_segment < 1:
+        raise InputError(f"n_segment is the number of frames in a clip, 1 or more, got {n_segment}")
+    if fold_div < 1:
+        raise InputError(f"the shift divisor is 1 or more (1/divisor of the channels move each way), got {fold_div}")
+
+
+class TemporalShift(nn.Module):
+    """`net` applied to its input shifted along time.
+
+    Channels [0, C // n_div) of frame t come from frame t + 1, the next C // n_div from frame t - 1, zeros where there
+    is no such frame; with `online`, only channels [0, C // n_div) move, and come from frame t - 1.
+
+    Args:
+        net: the wrapped module, kept as `.net`.
+        n_segment: frames a clip (T).
+        n_div: one part in `n_div` of the channels moves each way.
+        inplace: move frames inside the memory of the input and restore them bit for bit, where that is valid: `net` is
+            a plain `nn.Conv2d`, the input is dense, nothing traces. The result is the same, only faster and smaller;
+            everywhere else the shift is out of place.
+        online: causal: no frame sees a later one.
+
+    Input: (N*T, C, H, W). Output: whatever `net` makes of a tensor of that shape.
+    """
+
+    def __init__(
+        self, net: nn.Module, n_segment: int = 3, n_div: int = 8, inplace: bool = True, *, online: bool = False
+    ):
+        super().__init__()
+        _check_counts(n_segment, n_div)
+        self.net = net
+        self.n_segment = n_segment
+        self.fold_div = n_div
+        self.inplace = inplace
+        self.online = online
+
+    def forward(self, x: Tensor) -> Tensor:
+        moves = shift_moves(x.shape[1], self.fold_div, online=self.online)
+        if moves and self.inplace and is_plain_conv(self.net) and is_eager(x) and can_move(x):
+            return shift_conv(x, self.net, self.n_segment, moves)
+        return self.net(shift(x, self.n_segment, moves))
+
+    @staticmethod
+    def shift(x: Tensor, n_segment: int, fold_div: int = 3, inplace: bool = False, *, online: bool = False) -> Tensor:
+        """The shift alone: (N*T, C, ...) -> the same shape.
+
+        `inplace` changes `x` itself, as `relu_` does (use the returned tensor). Raises InputError where T does not
+        divide the first dimension.
+        """
+        _check_counts(n_segment, fold_div)
+        return shift(x, n_segment, shift_moves(x.shape[1], fold_div, online=online), inplace=inplace)
+
+    def extra_repr(self) -> str:
+        return f"n_segment={self.n_segment}, n_div={self.fold_div}, inplace={self.inplace}, online={self.online}"
+
+
+def pooled_segments(n_segment: int) -> int:
+    """Frames a clip after a TemporalPool: 8 -> 4, 5 -> 3."""
+    return (n_segment + 1) // 2
+
+
+class TemporalPool(nn.Module):
+    """`net` applied to its input max-pooled over time (kernel 3, stride 2, padding 1).
+
+    Input: (N*T, C, H, W). `net` gets (N*T', C, H, W), T' = `pooled_segments(T)`.
+    """
+
+    def __init__(self, net: nn.Module, n_segment: int):
+        super().__init__()
+        _check_counts(n_segment, 1)
+        self.net = net
+        self.n_segment = n_segment
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.temporal_pool(x, self.n_segment))
+
+    @staticmethod
+    def temporal_pool(x: Tensor, n_segment: int) -> Tensor:
+        """(N*T, C, H, W) -> (N*T', C, H, W)."""
+        split_frames(x, n_segment)
+        # A frame's values are one row of an image T high: a 2D pooling needs no transposed copies of the activation.
+        channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        frames = x.permute(0, 2, 3, 1) if channels_last else x
+        rows = frames.reshape(x.shape[0] // n_segment, 1, n_segment, -1)
+        pooled = F.max_pool2d(rows, kernel_size=(3, 1), stride=(2, 1), padding=(1, 0))
+        pooled = pooled.view(-1, *frames.shape[1:])
+        return pooled.permute(0, 3, 1, 2) if channels_last else pooled
+
+    def extra_repr(self) -> str:
+        return f"n_segment={self.n_segment}"
+
+
+def _is_resnet(net: nn.Module) -> bool:
+    return all(isinstance(getattr(net, stage, None), nn.Module) for stage in STAGES)
+
+
+def _stage_blocks(net: nn.Module, stage: str) -> tuple[str, nn.Sequential]:
+    """The name and the block list of a ResNet's stage, also where a TemporalPool wraps it."""
+    module = getattr(net, stage)
+    if isinstance(module, TemporalPool):
+        return f"{stage}.net", module.net
+    return stage, module
+
+
+def _expansions(net: nn.Module) -> list[tuple[str, nn.Sequential]]:
+    """MobileNetV2's inverted-residual blocks that have a shortcut and an expansion: (name, its `.conv`)."""
+    found = []
+    for name, module in net.named_modules():
+        conv = getattr(module, "conv", None)
+        if isinstance(conv, nn.Sequential) and getattr(module, "use_res_connect", False):
+            first = conv[0].net if isinstance(conv[0], TemporalShift) else conv[0]
+            # Without an expansion the block starts with its depthwise convolution.
+            if isinstance(first, nn.Conv2d) and first.groups == 1:
+                found.append((f"{name}.conv", conv))
+    return found
+
+
+def _refuse(net: nn.Module, what: str) -> InputError:
+    return InputError(
+        f"{what} does not know {type(net).__name__}: it takes torchvision's ResNets "
+        "(ResNeXt and wide ones too) and archs.mobilenet_v2"
+    )
+
+
+def make_temporal_shift(
+    net: nn.Module,
+    n_segment: int,
+    n_div: int = 8,
+    place: str = "blockres",
+    temporal_pool: bool = False,
+    *,
+    online: bool = False,
+    inplace: bool = True,
+) -> list[str]:
+    """Insert the shift into a ResNet or a MobileNetV2 (arXiv:1811.08383, section 4).
+
+    Args:
+        place: `blockres` shifts the input of each residual block's first conv and leaves the shortcut alone; `block`
+            shifts the block's input itself (ResNets only).
+        temporal_pool: the net has, or will get, `make_temporal_pool`: stages 2-4 run at `pooled_segments(n_segment)`.
+        online, inplace: see TemporalShift.
+
+    Returns the names of the wrapped modules.
+    Raises InputError for a net that it does not know, or that is shifted already.
+    """
+    _check_counts(n_segment, n_div)
+    if place not in PLACES:
+        raise InputError(f"the shift's place is one of {', '.join(PLACES)}, got {place!r}")
+
+    def wrap(module: nn.Module, segments: int, name: str) -> TemporalShift:
+        if isinstance(module, TemporalShift):
+            raise InputError(f"{name} has a temporal shift already: insert it once")
+        return TemporalShift(module, segments, n_div, inplace, online=online)
+
+    changed = []
+    if _is_resnet(net):
+        every = 2 if place == "blockres" and len(_stage_blocks(net, "layer3")[1]) >= DEEP_LAYER3_BLOCKS else 1
+        pooled = temporal_pool or isinstance(net.layer2, TemporalPool)
+        for stage in STAGES:
+            segments = pooled_segments(n_segment) if pooled and stage != "layer1" else n_segment
+            stage_name, blocks = _stage_blocks(net, stage)
+            for index in range(0, len(blocks), every):
+                name, block = f"{stage_name}.{index}", blocks[index]
+                if place == "block":
+                    blocks[index] = wrap(block, segments, name)
+                elif isinstance(block, TemporalShift) or not isinstance(getattr(block, "conv1", None), nn.Module):
+                    raise InputError(f"{name} ({type(block).__name__}) has no conv1 to shift: insert the shift first")
+                else:
+                    name += ".conv1"
+                    block.conv1 = wrap(block.conv1, segments, name)
+                changed.append(name)
+        return changed
+    expansions = _expansions(net)
+    if not expansions:
+        raise _refuse(net, "the temporal shift")
+    if place == "block" or temporal_pool:
+        option = "place 'block'" if place == "block" else "temporal_pool"
+        raise InputError(f"{option} is for ResNets; {type(net).__name__} takes place 'blockres' without temporal_pool")
+    for name, conv in expansions:
+        conv[0] = wrap(conv[0], n_segment, f"{name}.0")
+        changed.append(f"{name}.0")
+    return changed
+
+
+def make_temporal_pool(net: nn.Module, n_segment: int) -> list[str]:
+    """Max-pool over time before a ResNet's layer2 (then `layer2.net`); return the names of the wrapped modules.
+
+    Shifts already inserted into stages 2-4 are set to the segments that are left there.
+    """
+    if not _is_resnet(net):
+        raise InputError(f"temporal_pool is for ResNets; {type(net).__name__} has no layer1 to layer4")
+    if isinstance(net.layer2, TemporalPool):
+        raise InputError("layer2 has a temporal pool already: insert it once")
+    net.layer2 = TemporalPool(net.layer2, n_segment)
+    for stage in STAGES[1:]:
+        for module in getattr(net, stage).modules():
+            if isinstance(module, TemporalShift):
+                module.n_segment = pooled_segments(n_segment)
+    return ["layer2"]
