@@ -1,0 +1,199 @@
+"""The 2D networks under TSN: how each is built, where its weights come from, how its first conv meets the modality."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+import torchvision.models as tv
+from torch import Tensor, nn
+
+from archs.bn_inception import bninception
+from archs.mobilenet_v2 import from_torchvision, mobilenet_v2
+from ops.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+DOWNLOAD_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row: builder, name of its classifier, torchvision's ImageNet weights, and how it wants its pixels.
+
+    `mean` and `std` are for values on [0, 1] where `div255`, else on 0-255; they are in the network's own order of
+    channels, which is B, G, R where `bgr`.
+    """
+
+    build: Callable[[], nn.Module]
+    last_layer_name: str = "fc"
+    imagenet: str | None = None  # URL of IMAGENET1K_V1
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    flow_mean: float = 0.5
+    div255: bool = True
+    bgr: bool = False
+
+
+def _resnet(build: Callable[..., nn.Module], weights: type) -> Backbone:
+    return Backbone(build=lambda: build(weights=None), imagenet=weights.IMAGENET1K_V1.url)
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": _resnet(tv.resnet18, tv.ResNet18_Weights),
+    "resnet34": _resnet(tv.resnet34, tv.ResNet34_Weights),
+    "resnet50": _resnet(tv.resnet50, tv.ResNet50_Weights),
+    "resnet101": _resnet(tv.resnet101, tv.ResNet101_Weights),
+    "resnet152": _resnet(tv.resnet152, tv.ResNet152_Weights),
+    "resnext50_32x4d": _resnet(tv.resnext50_32x4d, tv.ResNeXt50_32X4D_Weights),
+    "resnext101_32x8d": _resnet(tv.resnext101_32x8d, tv.ResNeXt101_32X8D_Weights),
+    "wide_resnet50_2": _resnet(tv.wide_resnet50_2, tv.Wide_ResNet50_2_Weights),
+    "wide_resnet101_2": _resnet(tv.wide_resnet101_2, tv.Wide_ResNet101_2_Weights),
+    "mobilenetv2": Backbone(
+        build=mobilenet_v2, last_layer_name="classifier", imagenet=tv.MobileNet_V2_Weights.IMAGENET1K_V1.url
+    ),
+    "BNInception": Backbone(
+        build=bninception, mean=(104.0, 117.0, 128.0), std=(1.0,), flow_mean=128.0, div255=False, bgr=True
+    ),
+}
+
+
+def backbone_row(arch: str) -> Backbone:
+    """The table's row of an architecture; InputError with the names for an unknown one."""
+    if arch not in BACKBONES:
+        raise InputError(f"unknown architecture {arch!r}: choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[arch]
+
+
+def build_backbone(arch: str, pretrain: str, frame_channels: int | None = None) -> nn.Module:
+    """Build a 2D network and fill it from `pretrain`.
+
+    `pretrain`: 'imagenet' (torchvision's IMAGENET1K_V1, through torch.hub's cache), 'none' or '' (random), or the path
+    of a file (see `load_backbone`). `frame_channels`: None for RGB; else the first conv takes that many channels, its
+    weights being the mean over the RGB ones, repeated - unless the file has a conv for that many channels itself.
+    """
+    row = backbone_row(arch)
+    net = row.build()
+    if pretrain == "imagenet":
+        load_backbone(net, imagenet_state_dict(arch), row.last_layer_name, source="ImageNet weights")
+    elif pretrain not in ("none", "", None):
+        load_backbone(net, read_weights(pretrain), row.last_layer_name, source=str(pretrain))
+    loaded_channels = net.get_submodule(first_conv_name(net)).in_channels
+    if frame_channels is None:
+        if loaded_channels != 3:
+            adapt_first_conv(net, 3)
+    elif loaded_channels == 3 or loaded_channels != frame_channels:
+        adapt_first_conv(net, frame_channels)
+    return net
+
+
+@contextmanager
+def _download_timeout() -> Iterator[None]:
+    """torch.hub opens its connection without one, and would wait forever for a host that does not answer."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def imagenet_state_dict(arch: str) -> dict[str, Tensor]:
+    """torchvision's IMAGENET1K_V1 weights, downloaded once into torch.hub's cache.
+
+    InputError where there are none for `arch`, or where the download fails: it says what to fetch and where to put it.
+    """
+    url = backbone_row(arch).imagenet
+    if url is None:
+        raise InputError(
+            f"there are no ImageNet weights of {arch} to download: give a file with --pretrain FILE, "
+            "or start from random weights with --pretrain none"
+        )
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    try:
+        with _download_timeout():
+            return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except Exception as error:
+        if path.exists():
+            raise InputError(f"cannot read {path} ({error}): delete it to download it again") from error
+        raise InputError(
+            f"cannot download the ImageNet weights of {arch} ({error}): fetch {url} elsewhere and save it as {path}, "
+            "or use --pretrain none"
+        ) from error
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The state dict in a file: a bare one, or the one of a checkpoint."""
+    from ops.checkpoint import load_checkpoint  # checkpoint.py builds models from options, and so imports this package
+
+    return load_checkpoint(path).state_dict
+
+
+def plain_key(key: str) -> str | None:
+    """Key of the 2D network for a key of any published layout; None for what a 2D network has not (non-local, heads).
+
+    "module.base_model.layer2.0.block.conv1.net.weight" -> "layer2.0.conv1.weight"
+    """
+    parts = [part for part in key.split(".") if part not in ("module", "base_model", "net", "block")]
+    if "nl" in parts or parts[0] in ("new_fc", "fc", "last_linear", "classifier"):
+        return None
+    return ".".join(parts)
+
+
+def load_backbone(net: nn.Module, state_dict: dict[str, Tensor], last_layer_name: str, *, source: str) -> None:
+    """Load every weight but the classifier's; the first conv gets as many input channels as the file's has.
+
+    Keys may come from a bare network (torchvision's or ours), or from a TSN or TSM checkpoint. Raises InputError naming
+    the keys where the file does not fit.
+    """
+    wanted = {k: v for k, v in net.state_dict().items() if not k.startswith(f"{last_layer_name}.")}
+    given = {}
+    for key, value in from_torchvision(state_dict).items():
+        plain = plain_key(key)
+        if plain is None:
+            continue
+        target = wanted.get(plain)
+        if target is not None and value.shape != target.shape and value.numel() == target.numel():
+            value = value.reshape(target.shape)  # BN parameters of converted Caffe nets are (1, C)
+        given[plain] = value
+    first = f"{first_conv_name(net)}.weight"
+    if first in given and given[first].shape[2:] == wanted[first].shape[2:]:
+        wanted[first] = wanted[first][:, :1].expand(-1, given[first].shape[1], -1, -1)
+    # Files from before PyTorch 0.4.1 have no counters.
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in given if key not in wanted]
+    misshaped = [key for key in given if key in wanted and given[key].shape != wanted[key].shape]
+    for what, keys in (("lacks", missing), ("has unknown", unknown), ("has other shapes for", misshaped)):
+        if keys:
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            raise InputError(f"{source} does not fit {type(net).__name__}: it {what} {', '.join(keys[:5])}{more}")
+    set_first_conv(net, given[first])
+    net.load_state_dict(given, strict=False)
+    logger.info("%s: %d tensors of the backbone loaded, head left out", source, len(given))
+
+
+def first_conv_name(net: nn.Module) -> str:
+    """Name of the network's first convolution."""
+    return next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def set_first_conv(net: nn.Module, weight: Tensor) -> None:
+    """Give the first conv this weight (outputs, channels, k, k), whatever number of channels it took before."""
+    conv = net.get_submodule(first_conv_name(net))
+    conv.in_channels = weight.shape[1]
+    conv.weight = nn.Parameter(weight.detach().clone())
+
+
+def adapt_first_conv(net: nn.Module, in_channels: int) -> None:
+    """Let the first conv take `in_channels`: the mean of its weights over the input channels, repeated.
+
+    (arXiv:1608.00859, sec. 3.2: cross modality pre-training.) The layer keeps its name.
+    """
+    weight = net.get_submodule(first_conv_name(net)).weight
+    set_first_conv(net, weight.mean(dim=1, keepdim=True).expand(-1, in_channels, -1, -1))

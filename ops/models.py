@@ -1,0 +1,406 @@
+"""TSN: a 2D network on every segment's frame, a consensus over the segments, and optionally the temporal shift inside.
+
+(Temporal Segment Networks, arXiv:1608.00859; Temporal Shift Module, arXiv:1811.08383.)
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from archs.bn_inception import BLOCK_NAMES, BNInception
+from ops.backbones import backbone_row, build_backbone, first_conv_name
+from ops.basic_ops import ConsensusModule
+from ops.errors import InputError
+from ops.non_local import NONLocalBlock3D, make_non_local
+from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift, pooled_segments
+
+if TYPE_CHECKING:
+    from ops.checkpoint import ModelOptions
+    from ops.transforms import Compose
+
+MODALITIES = ("RGB", "Flow", "RGBDiff")
+
+
+class TSN(nn.Module):
+    """Scores of a clip: (N, T*C, H, W) or (N, T, C, H, W) -> (N, num_class), or (N, T, num_class) with 'identity'.
+
+    T is `num_segments`; C is 3 for RGB, 2 * new_length for Flow, 3 * (new_length + 1) for RGBDiff (which takes frames
+    and builds `new_length` differences of neighbours itself).
+
+    Args:
+        num_class: number of scores.
+        num_segments: frames (or stacks) a clip.
+        modality: 'RGB', 'Flow' or 'RGBDiff'.
+        base_model: a name in `ops.backbones.BACKBONES`.
+        new_length: frames in a segment's stack (None: 1 for RGB, else 5).
+        consensus_type: 'avg' or 'identity'.
+        before_softmax: consensus over scores; False: over their softmax.
+        dropout: > 0: the backbone's last layer becomes Dropout and `new_fc` the classifier; 0: that layer is the
+            classifier.
+        img_feature_dim, crop_num: kept as attributes; published scripts pass them.
+        partial_bn: start with partial BN on, see `partialBN`.
+        print_spec: print the configuration.
+        pretrain: 'imagenet', 'none' or '', or a file with the backbone's weights.
+        is_shift, shift_div, shift_place: the temporal shift; a fold is C // shift_div channels. Place: 'blockres' or
+            'block', or a 12-character mask for BNInception.
+        fc_lr5: the classifier learns 5 times faster, see `get_optim_policies`.
+        temporal_pool: halve the segments before layer2 of a ResNet.
+        non_local: non-local blocks in layer2 and layer3 of a ResNet.
+        online: shift from the past only (keyword-only, like all below).
+        inplace_shift: shift within the input's own memory in training.
+        input_size: side of the crops in pixels.
+
+    Raises InputError for values it does not know, and for an input whose size does not fit.
+    """
+
+    def __init__(
+        self,
+        num_class: int,
+        num_segments: int,
+        modality: str,
+        base_model: str = "resnet101",
+        new_length: int | None = None,
+        consensus_type: str = "avg",
+        before_softmax: bool = True,
+        dropout: float = 0.8,
+        img_feature_dim: int = 256,
+        crop_num: int = 1,
+        partial_bn: bool = True,
+        print_spec: bool = True,
+        pretrain: str = "imagenet",
+        is_shift: bool = False,
+        shift_div: int = 8,
+        shift_place: str = "blockres",
+        fc_lr5: bool = False,
+        temporal_pool: bool = False,
+        non_local: bool = False,
+        *,
+        online: bool = False,
+        inplace_shift: bool = True,
+        input_size: int = 224,
+    ) -> None:
+        super().__init__()
+        self.num_class = num_class
+        self.num_segments = num_segments
+        self.modality = modality
+        self.arch = base_model
+        self.new_length = (1 if modality == "RGB" else 5) if new_length is None else new_length
+        self.consensus_type = consensus_type
+        self.before_softmax = before_softmax
+        self.dropout = dropout
+        self.img_feature_dim = img_feature_dim
+        self.crop_num = crop_num
+        self.pretrain = pretrain
+        self.is_shift = is_shift
+        self.shift_div = shift_div
+        self.shift_place = shift_place
+        self.fc_lr5 = fc_lr5
+        self.temporal_pool = temporal_pool
+        self.non_local = non_local
+        self.online = online
+        self.input_size = input_size
+        self._check()
+        self._set_normalization()
+        if print_spec:
+            print(self._spec())
+
+        self.base_model = self._make_base_model(pretrain, inplace_shift)
+        self.new_fc = self._make_head()
+        self.consensus = ConsensusModule(consensus_type)
+        self._enable_pbn = False
+        if partial_bn:
+            self.partialBN(True)
+
+    def _check(self) -> None:
+        if self.modality not in MODALITIES:
+            raise InputError(f"unknown modality {self.modality!r}: choose one of {', '.join(MODALITIES)}")
+        for name in ("num_class", "num_segments", "new_length", "shift_div", "input_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.modality == "RGB" and self.new_length != 1:
+            raise InputError(f"RGB takes one frame a segment: new_length must be 1, got {self.new_length}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
+        if not self.before_softmax and self.consensus_type != "avg":
+            raise InputError(f"before_softmax=False needs consensus_type 'avg', got {self.consensus_type!r}")
+
+    def _set_normalization(self) -> None:
+        row = backbone_row(self.arch)
+        self.input_mean, self.input_std = list(row.mean), list(row.std)
+        if self.modality == "Flow":
+            self.input_mean, self.input_std = [row.flow_mean], [round(sum(row.std) / len(row.std), 6)]
+        elif self.modality == "RGBDiff":  # differences have no mean to subtract
+            self.input_mean, self.input_std = [0.0], [1.0]
+
+    def _spec(self) -> str:
+        shift = f"1/{self.shift_div} {self.shift_place}{' online' if self.online else ''}" if self.is_shift else "off"
+        rows = {
+            "base model": self.arch,
+            "input_modality": self.modality,
+            "num_segments": self.num_segments,
+            "new_length": self.new_length,
+            "consensus_module": self.consensus_type,
+            "dropout_ratio": self.dropout,
+            "temporal shift": shift,
+            "temporal pool": self.temporal_pool,
+            "non-local": self.non_local,
+            "pretrain": self.pretrain or "none",
+        }
+        return "\n".join(["TSN configuration:", *(f"    {name + ':':<20}{value}" for name, value in rows.items())])
+
+    # --- construction -------------------------------------------------------------------------------------------------
+
+    def _make_base_model(self, pretrain: str, inplace_shift: bool) -> nn.Module:
+        net = build_backbone(self.arch, pretrain, None if self.modality == "RGB" else self._net_channels)
+        if self.is_shift:
+            self._insert_shift(net, inplace_shift)
+        if self.non_local:
+            make_non_local(net, self._last_segments)
+        if self.temporal_pool:
+            make_temporal_pool(net, self.num_segments)
+        return net
+
+    def _insert_shift(self, net: nn.Module, inplace_shift: bool) -> None:
+        if not isinstance(net, BNInception):
+            make_temporal_shift(
+                net,
+                self.num_segments,
+                n_div=self.shift_div,
+                place=self.shift_place,
+                temporal_pool=self.temporal_pool,
+                online=self.online,
+                inplace=inplace_shift,
+            )
+            return
+        num_blocks = len(BLOCK_NAMES)
+        # "block": all, but the network's own input has no features to shift.
+        mask = "0" + "1" * (num_blocks - 1) if self.shift_place == "block" else self.shift_place
+        if len(mask) != num_blocks or set(mask) - {"0", "1"}:
+            raise InputError(
+                f"shift_place {self.shift_place!r} does not work with BNInception, whose blocks change shape and have "
+                f"no shortcut: use 'block', or a mask of {num_blocks} characters 0 and 1 "
+                f"(blocks {', '.join(BLOCK_NAMES)})"
+            )
+        # All branches of a block read its input, shifted: there is no single conv to shift in place for.
+        shift = partial(
+            TemporalShift.shift,
+            n_segment=self.num_segments,
+            fold_div=self.shift_div,
+            inplace=False,
+            online=self.online,
+        )
+        net.build_temporal_ops(mask, shift)
+
+    def _make_head(self) -> nn.Linear | None:
+        name = backbone_row(self.arch).last_layer_name
+        linear = nn.Linear(getattr(self.base_model, name).in_features, self.num_class)
+        nn.init.normal_(linear.weight, 0, 0.001)
+        nn.init.zeros_(linear.bias)
+        if self.dropout == 0:
+            setattr(self.base_model, name, linear)
+            return None
+        setattr(self.base_model, name, nn.Dropout(p=self.dropout))
+        return linear
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The layer that gives the scores, wherever dropout put it."""
+        return self.new_fc if self.new_fc is not None else getattr(self.base_model, self.last_layer_name)
+
+    @property
+    def last_layer_name(self) -> str:
+        """Name of the backbone's last layer."""
+        return backbone_row(self.arch).last_layer_name
+
+    # --- forward ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _last_segments(self) -> int:
+        """Segments from layer2 on."""
+        return pooled_segments(self.num_segments) if self.temporal_pool else self.num_segments
+
+    @property
+    def _net_channels(self) -> int:
+        """Channels of a segment as the 2D network takes it."""
+        return (2 if self.modality == "Flow" else 3) * self.new_length
+
+    @property
+    def segment_channels(self) -> int:
+        """Channels of a segment as `forward` takes it; RGBDiff brings one frame more than it has differences."""
+        return self._net_channels + (3 if self.modality == "RGBDiff" else 0)
+
+    def _frames(self, clip: Tensor) -> Tensor:
+        """(N, T*C, H, W) or (N, T, C, H, W) -> (N*T, C, H, W), RGBDiff's frames turned into differences."""
+        segments, channels = self.num_segments, self.segment_channels
+        if clip.dim() == 5 and tuple(clip.shape[1:3]) == (segments, channels):
+            frames = clip.flatten(0, 1)
+        elif clip.dim() == 4 and clip.shape[1] == segments * channels:
+            frames = clip.reshape(-1, channels, *clip.shape[2:])
+        else:
+            raise InputError(
+                f"input of shape {tuple(clip.shape)} does not hold {segments} segments of {channels} channels "
+                f"({self.modality}): it must be (N, {segments * channels}, H, W) or (N, {segments}, {channels}, H, W)"
+            )
+        return self._differences(frames) if self.modality == "RGBDiff" else frames
+
+    def _differences(self, frames: Tensor) -> Tensor:
+        """(N*T, 3 * (L + 1), H, W) -> (N*T, 3 * L, H, W): each frame's change from the one before."""
+        return frames[:, 3:] - frames[:, :-3]
+
+    def frame_scores(self, clip: Tensor) -> Tensor:
+        """Scores before the consensus: clip as in `forward` -> (N, T', num_class); T' < T after temporal_pool."""
+        features = self.base_model(self._frames(clip))
+        scores = features if self.new_fc is None else self.new_fc(features)
+        return scores.view(-1, self._last_segments, self.num_class)  # (N*T', K) -> (N, T', K)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        scores = self.frame_scores(clip)
+        if not self.before_softmax:
+            scores = scores.softmax(dim=-1)
+        return self.consensus(scores).squeeze(1)
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def _later_batchnorms(self) -> list[nn.Module]:
+        """Every 2D BN of the backbone but the first; a non-local block's BN starts at zero and has to learn."""
+        non_local = {id(m) for nl in self.modules() if isinstance(nl, NONLocalBlock3D) for m in nl.modules()}
+        kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
+        return [m for m in self.base_model.modules() if isinstance(m, kinds) and id(m) not in non_local][1:]
+
+    def partialBN(self, enable: bool) -> None:
+        """Partial BN (arXiv:1608.00859, sec. 3.2): all BNs but the first keep their statistics, scale and shift.
+
+        False thaws what True froze. Call it before the optimiser is made: frozen parameters are in no group.
+        """
+        if enable != self._enable_pbn:
+            for bn in self._later_batchnorms():
+                for parameter in bn.parameters():
+                    parameter.requires_grad_(not enable)
+        self._enable_pbn = enable
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TSN:
+        """Training or evaluation mode; partial BN keeps its BNs in evaluation mode."""
+        super().train(mode)
+        if mode and self._enable_pbn:
+            for bn in self._later_batchnorms():
+                bn.eval()
+        return self
+
+    def get_optim_policies(self) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser: dicts of params, lr_mult, decay_mult, name; always all eight.
+
+        The engine multiplies learning rate and weight decay by the multipliers. Every trainable parameter is in exactly
+        one group.
+        """
+        flow = self.modality == "Flow"
+        groups = {
+            "first_conv_weight": {"params": [], "lr_mult": 5 if flow else 1, "decay_mult": 1},
+            "first_conv_bias": {"params": [], "lr_mult": 10 if flow else 2, "decay_mult": 0},
+            "normal_weight": {"params": [], "lr_mult": 1, "decay_mult": 1},
+            "normal_bias": {"params": [], "lr_mult": 2, "decay_mult": 0},
+            "BN scale/shift": {"params": [], "lr_mult": 1, "decay_mult": 0},
+            "custom_ops": {"params": [], "lr_mult": 1, "decay_mult": 1},
+            "lr5_weight": {"params": [], "lr_mult": 5, "decay_mult": 1},
+            "lr10_bias": {"params": [], "lr_mult": 10, "decay_mult": 0},
+        }
+        first_conv = self.base_model.get_submodule(first_conv_name(self.base_model))
+        seen: set[int] = set()
+        for module in self.modules():
+            weight_group, bias_group = self._group_names(module, first_conv)
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    groups[bias_group if name == "bias" else weight_group]["params"].append(parameter)
+        return [{**group, "name": name} for name, group in groups.items()]
+
+    def _group_names(self, module: nn.Module, first_conv: nn.Module) -> tuple[str, str]:
+        """Groups of a module's weight and bias."""
+        if module is first_conv:
+            return "first_conv_weight", "first_conv_bias"
+        if module is self.classifier and self.fc_lr5:
+            return "lr5_weight", "lr10_bias"
+        if isinstance(module, _ConvNd | nn.Linear):
+            return "normal_weight", "normal_bias"
+        if isinstance(module, _BatchNorm):
+            return "BN scale/shift", "BN scale/shift"
+        return "custom_ops", "custom_ops"
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops in pixels."""
+        return self.input_size
+
+    @property
+    def scale_size(self) -> int:
+        """Short side that evaluation scales to before cropping: 224 -> 256."""
+        return self.input_size * 256 // 224
+
+    @property
+    def normalization(self) -> dict[str, Any]:
+        """Arguments of `ops.transforms.ClipNormalize`: how this network wants its pixels."""
+        row = backbone_row(self.arch)
+        return {
+            "mean": self.input_mean,
+            "std": self.input_std,
+            "div255": row.div255,
+            "bgr": row.bgr and self.modality != "Flow",
+            "modality": self.modality,
+        }
+
+    def get_augmentation(self, flip: bool = True) -> Compose:
+        """Training augmentation on lists of frames: multi-scale crops and, where `flip`, horizontal flips."""
+        from ops.transforms import Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
+
+        scales = [1, 0.875, 0.75, 0.66] if self.modality == "RGB" else [1, 0.875, 0.75]
+        transforms = [GroupMultiScaleCrop(self.input_size, scales)]
+        if flip:
+            transforms.append(GroupRandomHorizontalFlip(is_flow=self.modality == "Flow"))
+        return Compose(transforms)
+
+
+def build_model(
+    options: ModelOptions,
+    *,
+    num_class: int | None = None,
+    dropout: float | None = None,
+    pretrain: str = "none",
+    partial_bn: bool = True,
+    fc_lr5: bool = False,
+    print_spec: bool = False,
+    online: bool | None = None,
+    inplace_shift: bool = True,
+) -> TSN:
+    """The TSN that a checkpoint's options describe; arguments that are not None override theirs."""
+    num_class = options.num_class if num_class is None else num_class
+    if num_class is None:
+        raise InputError(f"the number of classes of data set {options.dataset} is not recorded: give --num_class")
+    return TSN(
+        num_class,
+        options.num_segments,
+        options.modality,
+        base_model=options.arch,
+        new_length=options.new_length,
+        consensus_type=options.consensus_type,
+        dropout=options.dropout if dropout is None else dropout,
+        img_feature_dim=options.img_feature_dim,
+        partial_bn=partial_bn,
+        print_spec=print_spec,
+        pretrain=pretrain,
+        is_shift=options.is_shift,
+        shift_div=options.shift_div,
+        shift_place=options.shift_place,
+        fc_lr5=fc_lr5,
+        temporal_pool=options.temporal_pool,
+        non_local=options.non_local,
+        online=options.online if online is None else online,
+        inplace_shift=inplace_shift,
+        input_size=options.input_size,
+    )
