@@ -25,7 +25,9 @@ from ops.files import atomic_path
 
 Item = TypeVar("Item")
 
-VIDEO_SUFFIXES = frozenset(".mp4 .webm .avi .mkv .mov .m4v .mpg .mpeg .flv .wmv .3gp .ts .ogv .gif".split())
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".ogv", ".gif")
+)
 MAX_LISTED_FAILURES = 50
 SHORT_VIDEO_FRAMES = 3  # training and validation leave out videos that are shorter
 

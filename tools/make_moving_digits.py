@@ -4,8 +4,8 @@ Real handwritten digits (scikit-learn's) move over textured backgrounds. Eight c
 filmed twice, forwards for one class of its pair and backwards for the other. The two videos hold the same pictures, so
 that a network which cannot see order gives both the same answer and gets past 50 % on no set of such pairs.
 
-Each frame is coded on its own (key frames only, constant quantiser): a decoded picture depends on its content alone, and
-compression cannot tell which way the film runs.
+Each frame is coded on its own (key frames only, constant quantiser): a decoded picture depends on its content alone,
+and compression cannot tell which way the film runs.
 
     OUT/{train,val}/<class>/<number>.mp4        25 frames/s, the folders that tools/vid2img_kinetics.py expects
     OUT/moving_digits.json                      the options it was made with
@@ -231,7 +231,7 @@ def scene_of(split: str, number: int, *, seed: int, size: int, frames: tuple[int
 
 
 def video_path(split: str, video: int) -> Path:
-    """Where video number `video` lies below the output folder: videos 2k and 2k+1 are scene k, forwards and backwards."""
+    """Path of a video below the output folder: videos 2k and 2k+1 are scene k, forwards and backwards."""
     return Path(split) / PAIRS[video // 2 % len(PAIRS)][video % 2] / f"{video:05d}.mp4"
 
 
@@ -264,9 +264,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default="data/moving_digits/videos", help="folder to make (default: %(default)s)")
     parser.add_argument("--train", type=at_least(0), default=2400, metavar="N", help="training videos (%(default)s)")
     parser.add_argument("--val", type=at_least(0), default=480, metavar="N", help="validation videos (%(default)s)")
-    parser.add_argument(
-        "--size", type=at_least(16), default=80, help="side of the picture in pixels, even (%(default)s)"
-    )
+    parser.add_argument("--size", type=at_least(16), default=80, help="pixels a side, even (%(default)s)")
     # Not 32: where segments divide the frames, the middle of a segment is not its own mirror image.
     parser.add_argument(
         "--frames", type=at_least(2), nargs=2, default=(24, 31), metavar=("MIN", "MAX"), help="frames a video (24 31)"

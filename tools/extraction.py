@@ -1,0 +1,203 @@
+"""One video file -> one folder of JPEG frames: what the vid2img tools share."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ops.errors import InputError
+from tools.common import Failure, add_jobs_option, at_least, run_jobs, shown
+
+# `best` of the published tools is ffmpeg's -q:v 0: about here on Pillow's scale. More costs disk and decoding only.
+BEST_QUALITY = 95
+PARTIAL = ".partial"
+MAX_NAME_BYTES = 255  # of a file name, on the file systems in use
+# The header's frame count is off by a few in sound files (edit lists, variable rate); a cut file lacks more.
+MISSING_FRAMES_ALLOWED = 0.05
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How frames are written: file names, height in pixels (0: the video's own), JPEG quality 1-100, limits."""
+
+    image_tmpl: str
+    height: int
+    quality: int = BEST_QUALITY
+    max_frames: int = 100_000
+    keep_damaged: bool = False
+    overwrite: bool = False
+
+
+def scaled_size(width: int, height: int, target_height: int) -> tuple[int, int]:
+    """(width, height) at the target height, the width rounded to even: 320 x 240 at 331 -> (442, 331)."""
+    if target_height == 0:
+        return width, height
+    return max(2, 2 * round(width * target_height / height / 2)), target_height
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where the frames of `folder` are gathered while they are incomplete."""
+    name = f".{folder.name}{PARTIAL}"
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise InputError(f"its name is longer than {MAX_NAME_BYTES - len(PARTIAL) - 1} bytes: rename it")
+    return folder.with_name(name)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `folder` when the body ends well, and is removed when it raises.
+
+    A killed run leaves the partial folder behind; the next run starts it anew.
+    """
+    partial = partial_folder(folder)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.is_dir():
+            if any(entry.is_dir() for entry in folder.iterdir()):
+                raise InputError(f"{shown(folder)} holds folders, not frames only: not replaced")
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the folder holds anything: folders appear when they are complete."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except FileNotFoundError:
+        return False
+
+
+def decoded_frames(video: Path, max_frames: int) -> Iterator[np.ndarray]:
+    """Every frame of a video as uint8 (H, W, 3) RGB, in order, the same pictures as training from video files sees.
+
+    Raises InputError, after the frames that can be had, for a file that is no video, damaged, cut short, or longer than
+    `max_frames`.
+    """
+    import av
+
+    count = 0
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                raise InputError("holds no video stream")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1  # the processes are the parallelism
+            for frame in container.decode(stream):
+                if count == max_frames:
+                    raise InputError(f"has more than {max_frames} frames (--max_frames)")
+                yield frame.to_ndarray(format="rgb24")
+                count += 1
+            promised = stream.frames
+    except (av.FFmpegError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"damaged after {count} frames ({reason})" if count else f"not a video ({reason})") from None
+    if not count:
+        raise InputError("holds no frame that can be decoded")
+    if count < promised * (1 - MISSING_FRAMES_ALLOWED) - 2:
+        raise InputError(f"cut short: {count} frames of {promised}")
+
+
+def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
+    """Write every frame of a video (job[0]) to a folder (job[1]), numbered from 1; returns how many, 0 if it was there.
+
+    The folder appears when it is complete, never before. Raises InputError as `decoded_frames` does; with
+    `keep_damaged` the frames before the damage are kept all the same.
+    """
+    video, folder = job
+    if is_done(folder) and not options.overwrite:
+        return 0
+    count, damage = 0, None
+    with whole_folder(folder) as partial:
+        try:
+            for picture in decoded_frames(video, options.max_frames):
+                image = Image.fromarray(picture)
+                size = scaled_size(*image.size, options.height)
+                if size != image.size:
+                    image = image.resize(size, Image.Resampling.BICUBIC)
+                count += 1
+                image.save(partial / options.image_tmpl.format(count), quality=options.quality)
+        except InputError as error:
+            if not (options.keep_damaged and count):
+                raise
+            damage = error
+    if damage:
+        raise InputError(f"{damage}; its first {count} frames were kept")
+    return count
+
+
+def add_extraction_options(parser: argparse.ArgumentParser, *, height: int) -> None:
+    """The options that the vid2img tools share."""
+    parser.add_argument(
+        "--height", type=at_least(0), default=height, help="of the frames, in pixels; 0: as the video (%(default)s)"
+    )
+    parser.add_argument("--quality", type=_quality, default=BEST_QUALITY, help="JPEG quality: best, or 1-100 (best)")
+    parser.add_argument(
+        "--max_frames", type=at_least(1), default=100_000, help="longer videos are refused (%(default)s)"
+    )
+    parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for one video (%(default)s)")
+    parser.add_argument("--keep_damaged", action="store_true", help="keep the frames before the damage")
+    parser.add_argument("--overwrite", action="store_true", help="redo videos that are done")
+    add_jobs_option(parser)
+
+
+def _quality(text: str) -> int:
+    if text == "best":
+        return BEST_QUALITY
+    value = int(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"must be best or 1-100, got {value}")
+    return value
+
+
+def extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], image_tmpl: str) -> list[int | Failure]:
+    """Extract all (video, folder) jobs by the options of `add_extraction_options`; a result each, in order.
+
+    Of two videos that would share a folder (`a.mp4` and `a.avi`), the second is a Failure; so is one whose frames would
+    lie among the folders of others (`a.mp4` beside `a/b.mp4`).
+    """
+    options = Extraction(
+        image_tmpl, args.height, args.quality, args.max_frames, keep_damaged=args.keep_damaged, overwrite=args.overwrite
+    )
+    owner: dict[Path, Path] = {}
+    for video, folder in jobs:
+        owner.setdefault(folder, video)
+    parents = {parent for folder in owner for parent in folder.parents}
+    clashes = {}
+    for index, (video, folder) in enumerate(jobs):
+        if owner[folder] is not video:
+            clashes[index] = Failure(f"its frames would share a folder with those of {shown(owner[folder].name)}")
+        elif folder in parents:
+            clashes[index] = Failure(f"its frames would lie among the folders of {shown(folder.name)}/")
+    results = run_jobs(
+        functools.partial(extract_video, options=options),
+        [job for index, job in enumerate(jobs) if index not in clashes],
+        jobs=args.jobs,
+        label="videos",
+        timeout_s=args.timeout,
+    )
+    done = iter(results)
+    return [clashes[index] if index in clashes else next(done) for index in range(len(jobs))]
+
+
+def print_counts(results: Sequence[int | Failure]) -> None:
+    """How many frames were written and how many videos had been done before."""
+    counts = [result for result in results if not isinstance(result, Failure)]
+    print(f"frames written: {sum(counts)} (videos done before: {counts.count(0)})")
