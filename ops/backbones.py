@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -34,11 +35,20 @@ class Backbone:
     build: Callable[[], nn.Module]
     last_layer_name: str = "fc"
     imagenet: str | None = None  # URL of IMAGENET1K_V1
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     flow_mean: float = 0.5
     div255: bool = True
     bgr: bool = False
+
+    def normalization(self, modality: str) -> dict[str, Any]:
+        """Arguments of `ops.transforms.ClipNormalize` for a modality."""
+        mean, std, bgr = list(self.mean), list(self.std), self.bgr
+        if modality == "Flow":  # x and y have no colour: one value for both
+            mean, std, bgr = [self.flow_mean], [round(sum(std) / len(std), 6)], False
+        elif modality == "RGBDiff":  # differences have no mean to subtract; the published program only scaled them
+            mean, std = [0.0] * 3, [1.0] * 3
+        return {"mean": mean, "std": std, "div255": self.div255, "bgr": bgr, "modality": modality}
 
 
 def _resnet(build: Callable[..., nn.Module], weights: type) -> Backbone:
@@ -59,7 +69,7 @@ BACKBONES: dict[str, Backbone] = {
         build=mobilenet_v2, last_layer_name="classifier", imagenet=tv.MobileNet_V2_Weights.IMAGENET1K_V1.url
     ),
     "BNInception": Backbone(
-        build=bninception, mean=(104.0, 117.0, 128.0), std=(1.0,), flow_mean=128.0, div255=False, bgr=True
+        build=bninception, mean=(104.0, 117.0, 128.0), std=(1.0, 1.0, 1.0), flow_mean=128.0, div255=False, bgr=True
     ),
 }
 

@@ -9,14 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from archs.bn_inception import BLOCK_NAMES, BNInception
 from ops.backbones import backbone_row, build_backbone, first_conv_name
 from ops.basic_ops import ConsensusModule
 from ops.errors import InputError
 from ops.non_local import NONLocalBlock3D, make_non_local
+from ops.param_groups import parameter_groups
 from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift, pooled_segments
 
 if TYPE_CHECKING:
@@ -105,7 +104,6 @@ class TSN(nn.Module):
         self.online = online
         self.input_size = input_size
         self._check()
-        self._set_normalization()
         if print_spec:
             print(self._spec())
 
@@ -117,6 +115,7 @@ class TSN(nn.Module):
             self.partialBN(True)
 
     def _check(self) -> None:
+        backbone_row(self.arch)
         if self.modality not in MODALITIES:
             raise InputError(f"unknown modality {self.modality!r}: choose one of {', '.join(MODALITIES)}")
         for name in ("num_class", "num_segments", "new_length", "shift_div", "input_size"):
@@ -128,14 +127,6 @@ class TSN(nn.Module):
             raise InputError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
         if not self.before_softmax and self.consensus_type != "avg":
             raise InputError(f"before_softmax=False needs consensus_type 'avg', got {self.consensus_type!r}")
-
-    def _set_normalization(self) -> None:
-        row = backbone_row(self.arch)
-        self.input_mean, self.input_std = list(row.mean), list(row.std)
-        if self.modality == "Flow":
-            self.input_mean, self.input_std = [row.flow_mean], [round(sum(row.std) / len(row.std), 6)]
-        elif self.modality == "RGBDiff":  # differences have no mean to subtract
-            self.input_mean, self.input_std = [0.0], [1.0]
 
     def _spec(self) -> str:
         shift = f"1/{self.shift_div} {self.shift_place}{' online' if self.online else ''}" if self.is_shift else "off"
@@ -293,43 +284,13 @@ class TSN(nn.Module):
         return self
 
     def get_optim_policies(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser: dicts of params, lr_mult, decay_mult, name; always all eight.
-
-        The engine multiplies learning rate and weight decay by the multipliers. Every trainable parameter is in exactly
-        one group.
-        """
-        flow = self.modality == "Flow"
-        groups = {
-            "first_conv_weight": {"params": [], "lr_mult": 5 if flow else 1, "decay_mult": 1},
-            "first_conv_bias": {"params": [], "lr_mult": 10 if flow else 2, "decay_mult": 0},
-            "normal_weight": {"params": [], "lr_mult": 1, "decay_mult": 1},
-            "normal_bias": {"params": [], "lr_mult": 2, "decay_mult": 0},
-            "BN scale/shift": {"params": [], "lr_mult": 1, "decay_mult": 0},
-            "custom_ops": {"params": [], "lr_mult": 1, "decay_mult": 1},
-            "lr5_weight": {"params": [], "lr_mult": 5, "decay_mult": 1},
-            "lr10_bias": {"params": [], "lr_mult": 10, "decay_mult": 0},
-        }
-        first_conv = self.base_model.get_submodule(first_conv_name(self.base_model))
-        seen: set[int] = set()
-        for module in self.modules():
-            weight_group, bias_group = self._group_names(module, first_conv)
-            for name, parameter in module.named_parameters(recurse=False):
-                if parameter.requires_grad and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    groups[bias_group if name == "bias" else weight_group]["params"].append(parameter)
-        return [{**group, "name": name} for name, group in groups.items()]
-
-    def _group_names(self, module: nn.Module, first_conv: nn.Module) -> tuple[str, str]:
-        """Groups of a module's weight and bias."""
-        if module is first_conv:
-            return "first_conv_weight", "first_conv_bias"
-        if module is self.classifier and self.fc_lr5:
-            return "lr5_weight", "lr10_bias"
-        if isinstance(module, _ConvNd | nn.Linear):
-            return "normal_weight", "normal_bias"
-        if isinstance(module, _BatchNorm):
-            return "BN scale/shift", "BN scale/shift"
-        return "custom_ops", "custom_ops"
+        """Parameter groups for the optimiser: all eight of `ops.param_groups`, each trainable parameter in one."""
+        return parameter_groups(
+            self,
+            first_conv=self.base_model.get_submodule(first_conv_name(self.base_model)),
+            fast_classifier=self.classifier if self.fc_lr5 else None,
+            flow=self.modality == "Flow",
+        )
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -346,14 +307,17 @@ class TSN(nn.Module):
     @property
     def normalization(self) -> dict[str, Any]:
         """Arguments of `ops.transforms.ClipNormalize`: how this network wants its pixels."""
-        row = backbone_row(self.arch)
-        return {
-            "mean": self.input_mean,
-            "std": self.input_std,
-            "div255": row.div255,
-            "bgr": row.bgr and self.modality != "Flow",
-            "modality": self.modality,
-        }
+        return backbone_row(self.arch).normalization(self.modality)
+
+    @property
+    def input_mean(self) -> list[float]:
+        """Mean of each channel that `normalization` subtracts."""
+        return self.normalization["mean"]
+
+    @property
+    def input_std(self) -> list[float]:
+        """Standard deviation of each channel that `normalization` divides by."""
+        return self.normalization["std"]
 
     def get_augmentation(self, flip: bool = True) -> Compose:
         """Training augmentation on lists of frames: multi-scale crops and, where `flip`, horizontal flips."""
