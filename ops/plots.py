@@ -1,0 +1,179 @@
+"""Figures and tables that a person looks at: confusion matrices, training curves, a comparison of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ops.errors import InputError
+from ops.files import atomic_path
+from ops.metrics import per_class_accuracy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LABELLED_CLASSES = 60  # beyond this, class names on the axes are unreadable
+_NUMBERED_CLASSES = 20  # beyond this, numbers in the cells are
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    """One training run over its epochs: `accuracy` and `loss` map 'train' and 'val' to (epochs, values)."""
+
+    accuracy: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    loss: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+def class_names_or_numbers(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """`class_names` where there is one for each class, else '0', '1', ..."""
+    if class_names is not None and len(class_names) == num_classes:
+        return list(class_names)
+    return [str(index) for index in range(num_classes)]
+
+
+def per_class_table(matrix: np.ndarray, class_names: Sequence[str] | None) -> str:
+    """A line for each class that occurs: videos, right ones, accuracy, and the class it is most often taken for.
+
+    Args:
+        matrix: counts (K, K), a row for each true class.
+        class_names: K names, or None for numbers.
+    """
+    matrix = np.asarray(matrix)
+    names = class_names_or_numbers(class_names, len(matrix))
+    accuracy = per_class_accuracy(matrix)
+    width = max([len("class"), *(len(name) for name in names)])
+    lines = [f"{'class':<{width}}  videos  right  accuracy  most often taken for"]
+    for index in np.flatnonzero(matrix.sum(axis=1)):
+        wrong = matrix[index].copy()
+        wrong[index] = 0
+        taken_for = f"{names[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else "-"
+        lines.append(
+            f"{names[index]:<{width}}  {int(matrix[index].sum()):>6}  {int(matrix[index, index]):>5}"
+            f"  {100 * float(accuracy[index]):>7.2f}%  {taken_for}"
+        )
+    return "\n".join(lines)
+
+
+def confusion_png(
+    matrix: np.ndarray, class_names: Sequence[str] | None, path: str | Path, *, title: str = "Confusion matrix"
+) -> None:
+    """Draw counts (K, K), a row for each true class, as shares of the row.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be written.
+    """
+    matrix = np.asarray(matrix)
+    side = min(4.0 + 0.3 * len(matrix), 16.0)
+    figure = _figure(side + 1.0, side)
+    _draw_confusion(figure, figure.add_subplot(), matrix, class_names, title)
+    _save(figure, path)
+
+
+def curves_png(run: RunCurves, path: str | Path, *, title: str = "Training") -> None:
+    """Draw loss and top-1 accuracy over epochs.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be written.
+    """
+    figure = _figure(11.0, 4.5)
+    figure.suptitle(title)
+    accuracy, loss = figure.subplots(1, 2)
+    _draw_curves(accuracy, {"": run.accuracy}, "top-1 accuracy (%)")
+    _draw_curves(loss, {"": run.loss}, "loss")
+    _save(figure, path)
+
+
+def comparison_png(
+    runs: Mapping[str, RunCurves],
+    matrices: Mapping[str, np.ndarray],
+    class_names: Sequence[str] | None,
+    path: str | Path,
+    *,
+    title: str = "",
+) -> None:
+    """Draw the curves of several runs above their confusion matrices, in one figure.
+
+    Args:
+        runs: name of the net -> its curves.
+        matrices: name of the net -> counts (K, K), a row for each true class.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be written.
+    """
+    columns = max(2, len(matrices))
+    figure = _figure(6.5 * columns, 11.0)
+    if title:
+        figure.suptitle(title, fontsize=15)
+    grid = figure.add_gridspec(2, columns, height_ratios=(1.0, 1.6))
+    half = columns - columns // 2
+    accuracy, loss = figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])
+    _draw_curves(accuracy, {name: run.accuracy for name, run in runs.items()}, "top-1 accuracy (%)")
+    _draw_curves(loss, {name: run.loss for name, run in runs.items()}, "loss")
+    for column, (name, matrix) in enumerate(matrices.items()):
+        matrix = np.asarray(matrix)
+        right = 100.0 * np.trace(matrix) / max(matrix.sum(), 1)
+        axes = figure.add_subplot(grid[1, column])
+        _draw_confusion(figure, axes, matrix, class_names, f"{name}: {right:.1f} % right")
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("figures need matplotlib: pip install -r requirements.txt") from error
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display, and leaves no global state behind
+    return figure
+
+
+def _draw_confusion(
+    figure: Figure, axes: Axes, matrix: np.ndarray, class_names: Sequence[str] | None, title: str
+) -> None:
+    num_classes = len(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, vmin=0.0, vmax=1.0, cmap="Blues", interpolation="nearest")
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, label="share of the true class")
+    axes.set(title=title, xlabel="predicted", ylabel="true")
+    if num_classes <= _LABELLED_CLASSES:
+        # '$' would start a formula: labels are names of a data set, taken as they are.
+        names = [name.replace("$", r"\$") for name in class_names_or_numbers(class_names, num_classes)]
+        size = 9 if num_classes <= _NUMBERED_CLASSES else 6
+        axes.set_xticks(range(num_classes), names, rotation=90 if num_classes > 4 else 30, fontsize=size)
+        axes.set_yticks(range(num_classes), names, fontsize=size)
+    if num_classes <= _NUMBERED_CLASSES:
+        for row, column in np.argwhere(matrix > 0):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour, fontsize=8)
+
+
+def _draw_curves(
+    axes: Axes, runs: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], label: str
+) -> None:
+    styles = {"train": "--", "val": "-"}
+    for number, (name, phases) in enumerate(runs.items()):
+        for phase, (epochs, values) in phases.items():
+            colour = f"C{number}" if len(runs) > 1 else None
+            marker = "o" if len(epochs) == 1 else None
+            text = f"{name} {phase}".strip()
+            axes.plot(epochs, values, styles.get(phase, "-"), color=colour, marker=marker, label=text)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png")
+    except OSError as error:
+        raise InputError(f"cannot write the figure {path}: {error.strerror or error}") from error

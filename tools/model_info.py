@@ -1,0 +1,97 @@
+"""Parameters and FLOPs of TSN and TSM side by side: python tools/model_info.py resnet50 --num_segments 8
+
+The shift moves data only, so both are the same for both nets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ops.errors import run_command
+from ops.models import TSN
+from ops.opts import MODALITIES
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """`parameters`: trainable or not. `flops`: of one clip, a multiplication and an addition counted as two."""
+
+    name: str
+    parameters: int
+    flops: int
+
+
+@torch.no_grad()
+def measure(name: str, model: TSN, *, num_segments: int, channels: int, input_size: int) -> ModelCost:
+    """Count a net's parameters, and by torch's own counter the FLOPs of one clip of (T*C, H, W)."""
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, num_segments * channels, input_size, input_size))
+    return ModelCost(name, count_parameters(model), counter.get_total_flops())
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Parameters and FLOPs of TSN and TSM, by torch's flop counter.")
+    parser.add_argument("arch", nargs="?", default="resnet50")
+    parser.add_argument("--num_segments", type=int, default=8)
+    parser.add_argument("--num_class", type=int, default=400)
+    parser.add_argument("--modality", choices=MODALITIES, default="RGB")
+    parser.add_argument("--input_size", type=int, default=224)
+    parser.add_argument("--shift_div", type=int, default=8)
+    parser.add_argument("--shift_place", default="blockres")
+    parser.add_argument("--online", action="store_true")
+    parser.add_argument("--temporal_pool", action="store_true")
+    parser.add_argument("--non_local", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    args = parser.parse_args(argv)
+
+    costs = []
+    for name, is_shift in (("TSN", False), ("TSM", True)):
+        model = TSN(
+            args.num_class,
+            args.num_segments,
+            args.modality,
+            base_model=args.arch,
+            dropout=0.5,
+            pretrain="none",
+            print_spec=False,
+            is_shift=is_shift,
+            shift_div=args.shift_div,
+            shift_place=args.shift_place,
+            temporal_pool=args.temporal_pool,
+            non_local=args.non_local,
+            online=args.online and is_shift,
+            input_size=args.input_size,
+        )
+        channels = {"RGB": 3, "Flow": 2 * model.new_length, "RGBDiff": 3 * (model.new_length + 1)}[args.modality]
+        costs.append(
+            measure(name, model, num_segments=args.num_segments, channels=channels, input_size=args.input_size)
+        )
+    if args.json:
+        print(json.dumps([asdict(cost) for cost in costs]))
+        return
+    print(f"{args.arch}, {args.num_segments} frames of {args.input_size}x{args.input_size} {args.modality}")
+    print(f"{'net':<4} {'parameters':>14} {'FLOPs a clip':>18} {'multiply-adds':>14}")
+    for cost in costs:
+        print(f"{cost.name:<4} {cost.parameters:>14,} {cost.flops:>18,} {cost.flops / 2e9:>12.2f} G")
+    same = (costs[0].parameters, costs[0].flops) == (costs[1].parameters, costs[1].flops)
+    print("equal" if same else f"not equal: TSM has {costs[1].flops - costs[0].flops:+,} FLOPs")
+
+
+if __name__ == "__main__":
+    run_command(main)
