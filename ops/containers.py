@@ -1,0 +1,140 @@
+"""Opening video containers safely, knowing their frames' order from the packets, and converting frames to RGB."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+import numpy as np
+
+from ops.errors import InputError
+from ops.images import MAX_PIXELS
+
+# Containers that hold one video and lead nowhere else: a playlist or a concat script could open other files, and
+# FFmpeg even reads plain text as a video ("tty").
+_CONTAINERS = (
+    "3g2,3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,"
+    "rm,vc1,webm,wtv,yuv4mpegpipe"
+)
+# Where each packet is one shown frame and carries its time, the packets tell every frame's index.
+_ONE_FRAME_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mjpeg"}
+_TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+
+
+def open_video(path: str, threads: int = 1) -> av.container.InputContainer:
+    """Open a video file for decoding, its first video stream limited to MAX_PIXELS and `threads`; InputError if none.
+
+    Only plain files in known containers: nothing in the file can lead to another file or to the network.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such video file")
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, "max_pixels": str(MAX_PIXELS)}
+    with naming(path):
+        container = av.open(f"file:{path}", options=options)  # "file:", or a colon in the name makes it a protocol
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path}: holds no video")
+    decoder = container.streams.video[0].codec_context
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    decoder.thread_count = threads
+    return container
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Turn FFmpeg's errors into an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (av.error.FFmpegError, ValueError, MemoryError) as error:
+        if isinstance(error, av.error.ArgumentError):
+            reason = "not a video in a known container, or with impossible parameters"
+        else:
+            reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot decode the video ({reason})") from None
+
+
+class UntrustedPacketsError(Exception):
+    """The packets do not tell, or did not tell truly, which frame is which: decode in order instead."""
+
+
+class PacketTable:
+    """A stream's packets, and the presentation index of the frame in each, from the packets' times alone.
+
+    ranks: pts -> 0-based index in presentation order.
+    """
+
+    def __init__(self, packets: list[av.Packet]) -> None:
+        self._packets = packets
+        shown = [(position, packet) for position, packet in enumerate(packets) if not packet.is_discard]
+        times = sorted(packet.pts for _, packet in shown)
+        self.ranks = {pts: rank for rank, pts in enumerate(times)}
+        starts_with_key = bool(shown) and packets[0].is_keyframe and packets[0].pts == times[0]
+        if not starts_with_key or len(self.ranks) < len(times):
+            raise UntrustedPacketsError
+        self._keys = [(self.ranks[packet.pts], position) for position, packet in shown if packet.is_keyframe]
+
+    @classmethod
+    def read(cls, container: av.container.InputContainer, max_bytes: int) -> PacketTable:
+        """Read all packets of the first video stream, up to max_bytes together; UntrustedPacketsError if no use."""
+        stream = container.streams.video[0]
+        if container.format.name not in _TIMED_CONTAINERS or stream.codec_context.name not in _ONE_FRAME_CODECS:
+            raise UntrustedPacketsError
+        packets, num_bytes = [], 0
+        for packet in container.demux(stream):
+            if packet.size == 0 and packet.dts is None:
+                break  # the empty packet that ends the stream
+            num_bytes += packet.size
+            if packet.pts is None or packet.is_corrupt or num_bytes > max_bytes:
+                raise UntrustedPacketsError
+            packets.append(packet)
+        return cls(packets)
+
+    def last_key_before(self, rank: int) -> tuple[int, int]:
+        """Position and rank of the last packet from which decoding reaches the frame of this rank."""
+        key_rank, position = max(key for key in self._keys if key[0] <= rank)
+        return position, key_rank
+
+    def packet(self, position: int) -> av.Packet | None:
+        """The packet to decode at this position; past the last one None, which drains the decoder, and no more."""
+        if position > len(self._packets):
+            raise UntrustedPacketsError
+        return self._packets[position] if position < len(self._packets) else None
+
+
+class RgbConverter:
+    """Decoded video frame -> uint8 (H, W, 3) RGB array, upright, by the frame's own colour matrix and range.
+
+    The one conversion of the project: frames extracted to files and frames read from the video have the same colours.
+    height: scale to this many rows, keeping the aspect ratio (default: as coded).
+    """
+
+    def __init__(self, height: int | None = None) -> None:
+        self.height = height
+        self._reformatter = av.video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
+        scaler = av.video.reformatter.Interpolation
+        # Without these flags swscale rounds down twice (up to 2 levels too dark) and its SIMD paths differ by machine.
+        self._flags = scaler.BILINEAR if height is None else scaler.BICUBIC
+        self._flags |= scaler.ACCURATE_RND | scaler.FULL_CHR_H_INT | scaler.BITEXACT
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise
+        width, height = frame.width, frame.height
+        if self.height is not None:
+            shown_width, shown_height = (height, width) if quarter_turns % 2 else (width, height)
+            width, height = max(1, round(shown_width * self.height / shown_height)), self.height
+            if quarter_turns % 2:
+                width, height = height, width
+        rgb = self._reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation=self._flags, threads=1
+        )
+        array = rgb.to_ndarray()
+        return np.ascontiguousarray(np.rot90(array, quarter_turns)) if quarter_turns else array
+
+
+def to_rgb(frame: av.VideoFrame, height: int | None = None) -> np.ndarray:
+    """`RgbConverter` for a single frame."""
+    return RgbConverter(height)(frame)

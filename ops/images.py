@@ -1,0 +1,138 @@
+"""One image file -> one decoded frame, strictly: a damaged or enormous file is an error that names it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torchvision.io  # noqa: F401  (registers torch.ops.image.decode_jpeg)
+from PIL import Image
+from torch import Tensor
+
+from ops.errors import InputError
+
+BACKENDS = ("torchvision", "pillow")
+MAX_PIXELS = 100_000_000
+MAX_FILE_BYTES = 512 * 1024 * 1024
+
+# Pillow picks its reader by content: without this list a file named .jpg could be an EPS, which runs Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+
+# Start-of-frame markers of JPEG (ITU-T T.81, table B.1): C0-CF but DHT (C4), JPG (C8) and DAC (CC).
+_SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_STANDALONE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}
+_READ_MODES = {"L": 1, "RGB": 3}  # torchvision.io.ImageReadMode
+
+
+def check_backend(backend: str) -> str:
+    """Return `backend`, or raise InputError naming the choices."""
+    if backend not in BACKENDS:
+        raise InputError(f"image backend {backend!r} is unknown: choose from {', '.join(BACKENDS)}")
+    return backend
+
+
+def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and number of components in a JPEG's header, or None where there is no such header."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    position, end = 2, len(data)
+    while position + 9 < end:
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _STANDALONE_MARKERS:
+            position += 2
+        elif marker in _SOF_MARKERS:
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            width = int.from_bytes(data[position + 7 : position + 9], "big")
+            return width, height, data[position + 9]
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def check_size(path: str, width: int, height: int) -> None:
+    """Refuse a picture of more than MAX_PIXELS pixels: hostile headers claim sizes that no memory holds."""
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{path}: {width} x {height} pixels is more than the limit of {MAX_PIXELS:,}")
+
+
+def read_rgb_tensor(path: str) -> Tensor:
+    """Decode an image file to uint8 (3, H, W), stored channels-last. The values are Pillow's `convert("RGB")`."""
+    return _read_tensor(path, "RGB", gray=False)
+
+
+def read_gray_tensor(path: str) -> Tensor:
+    """Decode an image file to uint8 (1, H, W). The values are Pillow's `convert("L")`."""
+    return _read_tensor(path, "L", gray=True)
+
+
+def read_rgb_image(path: str) -> Image.Image:
+    """Decode an image file to a Pillow image of mode RGB."""
+    return _decode_pillow(path, _read_bytes(path), "RGB")
+
+
+def read_gray_image(path: str) -> Image.Image:
+    """Decode an image file to a Pillow image of mode L."""
+    return _decode_pillow(path, _read_bytes(path), "L")
+
+
+def _read_bytes(path: str) -> bytearray:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise InputError(f"{path}: an image of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")
+            data = bytearray(size)
+            data = data[: file.readinto(data)]
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{path}: cannot read the frame ({reason})") from None
+    if not data:
+        raise InputError(f"{path}: cannot read the frame (the file is empty)")
+    return data
+
+
+def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
+    data = _read_bytes(path)
+    shape = jpeg_shape(data)
+    # libjpeg's gray of a colour JPEG is its Y, not Pillow's weighting of RGB; CMYK differs as well; PNG and the like
+    # come with palettes and alpha. Pillow is the reference for all of these.
+    if shape is None or shape[2] not in ((1,) if gray else (1, 3)):
+        array = np.array(_decode_pillow(path, data, mode))
+        return torch.from_numpy(array[:, :, None] if gray else array).permute(2, 0, 1)
+    check_size(path, shape[0], shape[1])
+    try:
+        # torchvision.io.decode_jpeg is this call and a deprecation warning a frame.
+        return torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), _READ_MODES[mode], False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rsplit(": ", 1)[-1]
+        raise InputError(f"{path}: damaged JPEG ({reason})") from None
+
+
+def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
+    shape = jpeg_shape(data)
+    if shape is not None:
+        check_size(path, shape[0], shape[1])
+    image = _translate_errors(path, lambda: Image.open(io.BytesIO(data), formats=_FORMATS))
+    check_size(path, *image.size)
+    return _translate_errors(path, lambda: image.convert(mode))
+
+
+def _translate_errors(path: str, call: Callable[[], Image.Image]) -> Image.Image:
+    # Pillow's readers raise nearly anything on damaged files (OSError, SyntaxError, struct.error, IndexError, ...).
+    try:
+        return call()
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: not an image (known: {', '.join(_FORMATS)})") from None
+    except MemoryError:
+        raise InputError(f"{path}: the image does not fit in memory") from None
+    except Exception as error:
+        raise InputError(f"{path}: damaged image ({error})") from None
