@@ -1,0 +1,163 @@
+"""What torchrun hands over: which process this is, on which device, and how the processes agree."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ops.errors import InputError
+
+_TIMEOUT = datetime.timedelta(minutes=60)  # a rank may wait for another's long validation
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those of the job; on its own, rank 0 of 1.
+
+    Attributes:
+        device: where this process computes.
+        devices: CUDA devices to share a batch over inside this process (nn.DataParallel), if there are several.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    devices: tuple[int, ...] = ()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that writes files."""
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over all processes, in place, without waiting for a CUDA device; returns the tensor."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Give every process the plain value of each, in the order of ranks. Goes over the CPU."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def gather_ints(self, values: Sequence[int]) -> list[list[int]]:
+        """Like `gather`, for a few whole numbers in every step: no pickling, and no wait for the device."""
+        if self.world_size == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.int64)
+        everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
+        dist.all_gather(everyone, mine)
+        return [row.tolist() for row in everyone]
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Give every process rank 0's BN statistics, which are the ones that a checkpoint holds."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world_size > 1:
+            self.gather_ints([0])
+
+    def share(self, batch_size: int) -> int:
+        """This process's part of a batch of the whole job.
+
+        Raises:
+            InputError: the processes cannot share the batch equally.
+        """
+        if batch_size % self.world_size:
+            below = batch_size - batch_size % self.world_size
+            raise InputError(
+                f"--batch-size {batch_size} is of the whole job and cannot be shared equally by {self.world_size} "
+                f"processes; {below or self.world_size} or {below + self.world_size} can"
+            )
+        return batch_size // self.world_size
+
+
+def init_from_env(gpus: Sequence[int] | None = None) -> Process:
+    """Join the job that torchrun describes in the environment; without torchrun, be the only process.
+
+    Args:
+        gpus: CUDA devices to use, by default all. Under torchrun local rank r takes the r-th of them.
+
+    Raises:
+        InputError: a device that this machine does not have, or more processes on it than devices.
+    """
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    devices = _choose_devices(gpus, visible)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if "RANK" not in os.environ:
+        device = torch.device("cuda", devices[0]) if devices else torch.device("cpu")
+        if devices:
+            torch.cuda.set_device(device)
+        return Process(device=device, devices=devices)
+
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if devices and local_world_size > len(devices):
+        raise InputError(
+            f"torchrun started {local_world_size} processes here for {len(devices)} CUDA device(s) "
+            f"({', '.join(map(str, devices))}); use --nproc_per_node={len(devices)}"
+        )
+    device = torch.device("cuda", devices[local_rank]) if devices else torch.device("cpu")
+    if devices:
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        # Gradients travel by NCCL; counts and decisions by gloo, so that the CPU never waits for the GPU to agree.
+        backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+    return Process(rank, world_size, local_rank, device)
+
+
+def shut_down() -> None:
+    """Leave the job, if this process is in one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def sync_batch_norm(model: nn.Module, process: Process) -> nn.Module:
+    """Make every BN use the statistics of all processes (torch's own SyncBatchNorm).
+
+    Raises:
+        InputError: there are several processes on CPUs, which SyncBatchNorm does not support.
+    """
+    if process.world_size > 1 and process.device.type != "cuda":
+        raise InputError("--sync_bn over several processes needs CUDA devices (a limit of torch's SyncBatchNorm)")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def parallel(model: nn.Module, process: Process) -> nn.Module:
+    """Wrap a network, in training mode and on its device, for training on all devices of the job.
+
+    DDP leaves out the parameters that are frozen when it wraps, and training mode is what freezes them (partial BN).
+    """
+    if process.world_size > 1:
+        ids = [process.device.index] if process.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    if len(process.devices) > 1:
+        return nn.DataParallel(model, device_ids=list(process.devices))
+    return model
+
+
+def _choose_devices(gpus: Sequence[int] | None, visible: int) -> tuple[int, ...]:
+    if gpus is None:
+        return tuple(range(visible))
+    if len(set(gpus)) != len(gpus):
+        raise InputError(f"--gpus {' '.join(map(str, gpus))}: a device is named twice")
+    for gpu in gpus:
+        if not 0 <= gpu < visible:
+            known = ", ".join(map(str, range(visible))) or "none: leave --gpus out to use the CPU"
+            raise InputError(f"--gpus {gpu}: no such CUDA device; this machine has {known}")
+    return tuple(gpus)
