@@ -1,0 +1,317 @@
+"""One epoch of training, one pass of validation: plain arguments in, numbers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ops.distributed import Process
+from ops.errors import InputError
+from ops.metrics import AverageMeter, confusion_matrix, num_correct
+from ops.schedule import set_learning_rate
+from ops.train_step import (
+    FiniteGuard,
+    Normalize,
+    autocast,
+    clip_gradient,
+    forward_backward,
+    summed_loss,
+    update_weights,
+)
+
+
+class StopRequestedError(Exception):
+    """A signal asked the run to end during validation."""
+
+
+@dataclass
+class EpochProgress:
+    """How far an epoch is, and what it has measured so far; a checkpoint within an epoch carries it.
+
+    Attributes:
+        step: steps done.
+        num_unread: samples left out because they could not be read.
+        num_nonfinite: steps left out because the loss or the gradient was not finite.
+        seconds: time spent in the steps.
+    """
+
+    epoch: int
+    step: int = 0
+    num_unread: int = 0
+    num_nonfinite: int = 0
+    seconds: float = 0.0
+    losses: AverageMeter = field(default_factory=AverageMeter)
+    top1: AverageMeter = field(default_factory=AverageMeter)
+    top5: AverageMeter = field(default_factory=AverageMeter)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {key: v.state_dict() if isinstance(v, AverageMeter) else v for key, v in vars(self).items()}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> EpochProgress:
+        progress = cls(epoch=state["epoch"])
+        for key, value in state.items():
+            if isinstance(value, dict):
+                getattr(progress, key).load_state_dict(value)
+            else:
+                setattr(progress, key, value)
+        return progress
+
+
+def _ignore(*_: Any) -> None:
+    """The hook of a caller that does not listen."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller of the engine wants to hear of, on every process.
+
+    Attributes:
+        log: a line for the screen and the log.
+        trace: (step, learning rate, loss, gradient norm) of a step.
+        save: called behind every `save_every` steps; the weights are known to be finite then.
+        should_stop: whether a signal asked to end. The step under way is finished first.
+        describe_nonfinite: (step, batch, loss, gradient norm) -> samples, and where they were saved.
+        unread: a sample that could not be read and was left out.
+    """
+
+    log: Callable[[str], None] = _ignore
+    trace: Callable[[int, float, float, float], None] = _ignore
+    save: Callable[[EpochProgress], None] = _ignore
+    should_stop: Callable[[], bool] = bool
+    describe_nonfinite: Callable[[int, Any, float, float], str] = lambda *_: "no details"
+    unread: Callable[[str], None] = _ignore
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: Iterable,
+    optimizer: Optimizer,
+    *,
+    progress: EpochProgress,
+    num_steps: int,
+    normalize: Normalize,
+    device: torch.device,
+    lr_of_step: Callable[[int], float],
+    weight_decay: float,
+    clip_norm: float | None = None,
+    accum_steps: int = 1,
+    amp: str = "none",
+    scaler: torch.amp.GradScaler | None = None,
+    on_nan: str = "stop",
+    on_error: str = "raise",
+    print_freq: int = 20,
+    save_every: int | None = None,
+    process: Process | None = None,
+    hooks: Hooks | None = None,
+) -> bool:
+    """Train from step `progress.step` to the epoch's end, keeping `progress` up to date.
+
+    Args:
+        model: the network as wrapped for training (DDP, DataParallel, compiled, or none of these).
+        loader: batches from that step on, with uint8 `clips`, `labels`, `indices` and `failures`.
+        num_steps: steps of the whole epoch.
+        lr_of_step: step -> learning rate before the groups' multiples.
+        weight_decay: before the groups' multiples.
+        clip_norm: largest norm of the gradient of all parameters together; None does not clip.
+        on_nan: 'stop' or 'skip' the step if loss or gradient is not finite.
+        on_error: 'raise' or 'skip' samples that could not be read.
+
+    Returns:
+        Whether the epoch is complete; False if a signal ended it early, behind a finished step.
+
+    Raises:
+        InputError: a sample that cannot be read, or numbers that are not finite.
+    """
+    process, hooks = process or Process(device=device), hooks or Hooks()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    guard = FiniteGuard(
+        model,
+        parameters,
+        on_nan=on_nan,
+        scaled=scaler is not None,
+        describe=hooks.describe_nonfinite,
+        trace=hooks.trace,
+        log=hooks.log,
+    )
+    batch_time, data_time = AverageMeter(), AverageMeter()
+    nonfinite_before = progress.num_nonfinite
+    model.train()
+    end = time.perf_counter()
+    for batch in loader:
+        data_time.update(time.perf_counter() - end)
+        step = progress.step
+        num_total, stop = _agree(batch, process, progress, hooks, on_error=on_error)
+        lr = lr_of_step(step)
+        set_learning_rate(optimizer, lr, weight_decay)
+        if num_total:
+            guard.before_step()
+            optimizer.zero_grad(set_to_none=True)
+            read = forward_backward(
+                model,
+                batch.clips,
+                batch.labels,
+                normalize=normalize,
+                device=device,
+                amp=amp,
+                scaler=scaler,
+                accum_steps=accum_steps,
+                num_total=num_total,
+                process=process,
+            )
+            loss_sum, right1, right5 = read.wait()
+            loss = loss_sum / num_total
+            if guard.loss_is_good(step, batch, lr, loss):
+                norm = clip_gradient(parameters, optimizer, scaler, clip_norm)
+                if guard.gradient_is_good(step, batch, lr, loss, norm):
+                    update_weights(optimizer, scaler)
+                progress.losses.update(loss, num_total)
+                progress.top1.update(100.0 * right1 / num_total, num_total)
+                progress.top5.update(100.0 * right5 / num_total, num_total)
+            progress.num_nonfinite = nonfinite_before + guard.num_skipped
+        progress.step = step + 1
+        batch_time.update(time.perf_counter() - end)
+        progress.seconds += batch_time.val
+        end = time.perf_counter()
+        if step % print_freq == 0:
+            guard.check_pending()
+            hooks.log(_train_line(progress, step, num_steps, lr, batch_time, data_time))
+        if progress.step == num_steps:
+            break
+        if stop or (process.world_size == 1 and hooks.should_stop()):
+            guard.check_pending()
+            return False
+        if save_every and progress.step % save_every == 0:
+            guard.check_pending()
+            hooks.save(progress)
+    guard.check_pending()
+    optimizer.zero_grad(set_to_none=True)
+    return True
+
+
+def _agree(batch: Any, process: Process, progress: EpochProgress, hooks: Hooks, *, on_error: str) -> tuple[int, bool]:
+    """Settle with the other processes before a step: samples in the job's batch (0: no step), and whether to stop."""
+    rows = process.gather_ints([len(batch.labels), int(hooks.should_stop()), len(batch.failures)])
+    counts, stops, unread = zip(*rows, strict=True)
+    if any(unread) and on_error == "raise":
+        raise InputError(batch.failures[0] if batch.failures else "another process met a sample that cannot be read")
+    for message in batch.failures:
+        hooks.unread(message)
+    progress.num_unread += sum(unread)
+    # A process without a single sample has no gradient to contribute: nobody takes this step.
+    return (sum(counts) if min(counts) else 0), any(stops)
+
+
+def _train_line(
+    progress: EpochProgress, step: int, num_steps: int, lr: float, batch_time: AverageMeter, data_time: AverageMeter
+) -> str:
+    loss, top1, top5 = progress.losses, progress.top1, progress.top5
+    return (
+        f"Epoch: [{progress.epoch}][{step}/{num_steps}], lr: {lr:.5f}\t"
+        f"Time {batch_time.val:.3f} ({batch_time.avg:.3f})\tData {data_time.val:.3f} ({data_time.avg:.3f})\t"
+        f"Loss {loss.val:.4f} ({loss.avg:.4f})\t"
+        f"Prec@1 {top1.val:.3f} ({top1.avg:.3f})\tPrec@5 {top5.val:.3f} ({top5.avg:.3f})"
+    )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What validation found: mean loss, accuracies in percent, and of how many videos.
+
+    Attributes:
+        num_videos: videos that were read and counted.
+        num_listed: videos in the list.
+        confusion: counts (K, K), a row for each true class.
+    """
+
+    loss: float
+    top1: float
+    top5: float
+    num_videos: int
+    num_listed: int
+    confusion: Tensor
+
+
+def validate(
+    model: nn.Module,
+    loader: Iterable,
+    *,
+    num_listed: int,
+    num_classes: int,
+    normalize: Normalize,
+    device: torch.device,
+    amp: str = "none",
+    on_error: str = "raise",
+    print_freq: int = 20,
+    process: Process | None = None,
+    hooks: Hooks | None = None,
+) -> Validation:
+    """Measure loss and accuracy; over several processes each video counts once, however they are shared out.
+
+    Args:
+        model: the bare network, or DataParallel around it; never DDP, whose processes must take equally many steps.
+        loader: this process's batches.
+        num_listed: videos in the list, over all processes.
+
+    Raises:
+        InputError: a video that cannot be read (unless `on_error` is 'skip'), or not one that can.
+        StopRequestedError: a signal came in.
+    """
+    process, hooks = process or Process(device=device), hooks or Hooks()
+    process.broadcast_buffers(model)
+    model.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, right in top 1, in top 5, videos
+    answers = [torch.empty(0, dtype=torch.int64, device=device)]
+    truths = [torch.empty(0, dtype=torch.int64)]
+    batch_time = AverageMeter()
+    num_steps = len(loader)
+    end = time.perf_counter()
+    for step, batch in enumerate(loader):
+        if hooks.should_stop():
+            raise StopRequestedError
+        if batch.failures and on_error == "raise":
+            raise InputError(batch.failures[0])
+        for message in batch.failures:
+            hooks.unread(message)
+        if len(batch.labels) == 0:
+            continue
+        labels = batch.labels.to(device, non_blocking=True)
+        with torch.no_grad(), autocast(device, amp):
+            loss, scores = summed_loss(model(normalize(batch.clips.to(device, non_blocking=True))), labels)
+            right1, right5 = num_correct(scores, labels, (1, 5))
+        sums += torch.stack(
+            [loss.double(), right1.double(), right5.double(), torch.ones_like(loss).double() * len(labels)]
+        )
+        answers.append(scores.argmax(dim=1))
+        truths.append(batch.labels)
+        batch_time.update(time.perf_counter() - end)
+        end = time.perf_counter()
+        if step % print_freq == 0:
+            hooks.log(_test_line(loss / len(labels), sums, step, num_steps, batch_time))
+    confusion = confusion_matrix(torch.cat(answers), torch.cat(truths).to(device), num_classes)
+    loss, right1, right5, num_videos = process.sum_(sums).tolist()
+    if not num_videos:
+        raise InputError(f"none of the {num_listed} validation videos could be read")
+    return Validation(
+        loss=loss / num_videos,
+        top1=100.0 * right1 / num_videos,
+        top5=100.0 * right5 / num_videos,
+        num_videos=int(num_videos),
+        num_listed=num_listed,
+        confusion=process.sum_(confusion.to(device)).cpu(),
+    )
+
+
+def _test_line(loss: Tensor, sums: Tensor, step: int, num_steps: int, batch_time: AverageMeter) -> str:
+    total, right1, right5, num_videos = sums.tolist()
+    return (
+        f"Test: [{step}/{num_steps}]\tTime {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
+        f"Loss {float(loss):.4f} ({total / num_videos:.4f})\t"
+        f"Prec@1 {100.0 * right1 / num_videos:.3f}\tPrec@5 {100.0 * right5 / num_videos:.3f}"
+    )
