@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ops.containers import RgbConverter, naming, open_video
 from ops.errors import InputError
 from tools.common import Failure, add_jobs_option, at_least, run_jobs, shown
 
@@ -35,13 +36,6 @@ class Extraction:
     max_frames: int = 100_000
     keep_damaged: bool = False
     overwrite: bool = False
-
-
-def scaled_size(width: int, height: int, target_height: int) -> tuple[int, int]:
-    """(width, height) at the target height, the width rounded to even: 320 x 240 at 331 -> (442, 331)."""
-    if target_height == 0:
-        return width, height
-    return max(2, 2 * round(width * target_height / height / 2)), target_height
 
 
 def partial_folder(folder: Path) -> Path:
@@ -83,43 +77,35 @@ def is_done(folder: Path) -> bool:
         return False
 
 
-def decoded_frames(video: Path, max_frames: int) -> Iterator[np.ndarray]:
-    """Every frame of a video as uint8 (H, W, 3) RGB, in order, the same pictures as training from video files sees.
+def decoded_frames(video: Path, *, height: int = 0, max_frames: int = 100_000) -> Iterator[np.ndarray]:
+    """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
 
     Raises InputError, after the frames that can be had, for a file that is no video, damaged, cut short, or longer than
     `max_frames`.
     """
-    import av
-
+    convert = RgbConverter(height or None)
     count = 0
-    try:
-        with av.open(str(video)) as container:
-            if not container.streams.video:
-                raise InputError("holds no video stream")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # the processes are the parallelism
-            for frame in container.decode(stream):
-                if count == max_frames:
-                    raise InputError(f"has more than {max_frames} frames (--max_frames)")
-                yield frame.to_ndarray(format="rgb24")
-                count += 1
-            promised = stream.frames
-    except (av.FFmpegError, ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"damaged after {count} frames ({reason})" if count else f"not a video ({reason})") from None
+    with open_video(str(video)) as container, naming(str(video)):
+        stream = container.streams.video[0]
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise InputError(f"{video}: damaged: frame {count + 1} cannot be decoded whole")
+            if count == max_frames:
+                raise InputError(f"{video}: has more than {max_frames} frames (--max_frames)")
+            yield convert(frame)
+            count += 1
+        promised = stream.frames
     if not count:
-        raise InputError("holds no frame that can be decoded")
+        raise InputError(f"{video}: holds no frame")
     if count < promised * (1 - MISSING_FRAMES_ALLOWED) - 2:
-        raise InputError(f"cut short: {count} frames of {promised}")
+        raise InputError(f"{video}: cut short: {count} frames of {promised}")
 
 
 def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
     """Write every frame of a video (job[0]) to a folder (job[1]), numbered from 1; returns how many, 0 if it was there.
 
-    The folder appears when it is complete, never before. Raises InputError as `decoded_frames` does; with
-    `keep_damaged` the frames before the damage are kept all the same.
+    The folder appears when it is complete, never before. Raises InputError as `decoded_frames` does, less the path;
+    with `keep_damaged` the frames before the damage are kept all the same.
     """
     video, folder = job
     if is_done(folder) and not options.overwrite:
@@ -127,17 +113,13 @@ def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
     count, damage = 0, None
     with whole_folder(folder) as partial:
         try:
-            for picture in decoded_frames(video, options.max_frames):
-                image = Image.fromarray(picture)
-                size = scaled_size(*image.size, options.height)
-                if size != image.size:
-                    image = image.resize(size, Image.Resampling.BICUBIC)
+            for picture in decoded_frames(video, height=options.height, max_frames=options.max_frames):
                 count += 1
-                image.save(partial / options.image_tmpl.format(count), quality=options.quality)
+                Image.fromarray(picture).save(partial / options.image_tmpl.format(count), quality=options.quality)
         except InputError as error:
+            damage = str(error).removeprefix(f"{video}: ")
             if not (options.keep_damaged and count):
-                raise
-            damage = error
+                raise InputError(damage) from None
     if damage:
         raise InputError(f"{damage}; its first {count} frames were kept")
     return count

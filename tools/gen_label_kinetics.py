@@ -1,0 +1,228 @@
+"""Lists for Kinetics and for any data in class folders.
+
+Kinetics, from the csv files as they are distributed (label,youtube_id,time_start,time_end,split[,is_cc]):
+
+    python tools/gen_label_kinetics.py data/kinetics/images --out data/kinetics/labels \\
+        --train_csv kinetics_train.csv --val_csv kinetics_val.csv
+
+finds ROOT/[train/|val/]<class>/<id>_<start>_<end>, start and end as six digits; labels follow the label map.
+
+Class folders, the labels in the alphabetical order of the classes:
+
+    python tools/gen_label_kinetics.py data/mine/images --out data/mine/labels --from_folders
+
+takes ROOT/{train,val}/<class>/<video>, or ROOT/<class>/<video> and sets a share of each class aside for validation.
+
+Both write train_videofolder.txt, val_videofolder.txt and category.txt. With --videos, ROOT holds video files instead of
+frame folders; their lists serve either (paths carry no extension).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import os
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ops.errors import InputError, run_command
+from tools.common import VIDEO_SUFFIXES, existing_folder, numbered_lines, shown
+from tools.lists import Entry, add_list_options, write_categories, write_lists
+
+LABEL_MAP = Path(__file__).with_name("kinetics_label_map.txt")
+CSV_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+# Names that data sets go by; all are looked for.
+SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+
+def clean_label(label: str) -> str:
+    """A Kinetics class as a folder name: `petting animal (not cat)` -> `petting_animal_not_cat`."""
+    return label.replace(" ", "_").translate(str.maketrans("", "", "\"'()"))
+
+
+def read_label_map(path: str | Path) -> dict[str, int]:
+    """Clean class name -> label, from a file with a class a line."""
+    labels: dict[str, int] = {}
+    for number, line in numbered_lines(path):
+        name = clean_label(line.strip())
+        if name in labels:
+            raise InputError(f"{shown(path)}:{number}: class {name!r} is there twice")
+        labels[name] = len(labels)
+    if not labels:
+        raise InputError(f"{shown(path)}: holds no class names")
+    return labels
+
+
+class VideoFolders:
+    """Finds videos below a root by class and name, each folder listed once."""
+
+    def __init__(self, root: Path, *, videos: bool) -> None:
+        self.root = root
+        self.videos = videos
+        self._listing = functools.cache(self._list)
+
+    def _list(self, folder: str) -> dict[str, str]:
+        """Name of what a list may call a video -> its name on disk; empty if there is no such folder."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        if not self.videos:
+            return {name: name for name, is_folder in found if is_folder}
+        names: dict[str, str] = {}
+        for name, is_folder in found:
+            stem, suffix = os.path.splitext(name)
+            if not is_folder and suffix.lower() in VIDEO_SUFFIXES:
+                if stem in names:
+                    raise InputError(
+                        f"{shown(self.root / folder)}: {shown(name)} and {shown(names[stem])} would be one video in a "
+                        "list: rename one"
+                    )
+                names[stem] = name
+        return names
+
+    def classes(self, folder: str) -> list[str]:
+        """Folders in a folder, sorted; those of videos only."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def names(self, folder: str) -> list[str]:
+        """What lists may call the videos of a folder, sorted."""
+        return sorted(self._listing(folder))
+
+    def find(self, folders: Sequence[str], names: Sequence[str]) -> str | None:
+        """Path, relative to the root, of the first of these videos that is in one of these folders."""
+        for folder in folders:
+            listing = self._listing(folder)
+            for name in names:
+                if name in listing:
+                    return f"{folder}/{name}" if folder else name
+        return None
+
+
+def read_kinetics_csv(path: str | Path, labels: dict[str, int], folders: VideoFolders, subset: str) -> list[Entry]:
+    """Entries of one csv file, in its order; InputError with its line for a malformed one."""
+    rows = csv.reader((line for _, line in numbered_lines(path)), strict=True)
+    numbers = [number for number, _ in numbered_lines(path)]
+    entries: list[Entry] = []
+    columns: dict[str, int] = {}
+    try:
+        for index, row in enumerate(rows):
+            where = f"{shown(path)}:{numbers[min(rows.line_num, len(numbers)) - 1]}"
+            if index == 0:
+                columns = {name.strip(): position for position, name in enumerate(row)}
+                lacking = [name for name in CSV_COLUMNS if name not in columns]
+                if lacking:
+                    raise InputError(f"{where}: no column {', '.join(lacking)}: the first line names the columns")
+                continue
+            if len(row) != len(columns):
+                raise InputError(f"{where}: {len(row)} fields, {len(columns)} columns")
+            label, video, start, end = (row[columns[name]].strip() for name in CSV_COLUMNS)
+            name = clean_label(label)
+            if name not in labels:
+                raise InputError(f"{where}: class {label!r} is not in the label map")
+            try:
+                clip = f"{video}_{int(float(start)):06d}_{int(float(end)):06d}"
+            except (ValueError, OverflowError):
+                raise InputError(f"{where}: {start!r} and {end!r} are no times in seconds") from None
+            split_folders = ["", *(f"{split}/" for split in SPLIT_FOLDERS[subset])]
+            places = [f"{split}{name_on_disk}" for split in split_folders for name_on_disk in (name, label)]
+            entries.append(Entry(clip, folders.find(places, (clip, video)), labels[name]))
+    except csv.Error as error:
+        raise InputError(f"{shown(path)}:{numbers[min(rows.line_num, len(numbers)) - 1]}: {error}") from None
+    if not entries:
+        raise InputError(f"{shown(path)}: names no videos")
+    return entries
+
+
+def entries_from_folders(
+    folders: VideoFolders, *, val_share: float, seed: int
+) -> tuple[list[str], dict[str, list[Entry]]]:
+    """Class names in label order, and the entries of each subset."""
+    top = folders.classes("")
+    split_of = {name: subset for subset, names in SPLIT_FOLDERS.items() for name in names if name in top}
+    if "train" in split_of.values():
+        classes = sorted({name for split in split_of for name in folders.classes(split)})
+        subsets = {
+            subset: [
+                Entry(f"{split}/{name}/{video}", f"{split}/{name}/{video}", label)
+                for label, name in enumerate(classes)
+                for video in folders.names(f"{split}/{name}")
+            ]
+            for split, subset in split_of.items()
+        }
+    else:
+        classes, subsets = top, {"train": [], "val": []}
+        for label, name in enumerate(classes):
+            videos = folders.names(name)
+            num_val = min(round(len(videos) * val_share), len(videos) - 1) if videos else 0
+            chosen = set(random.Random(f"{seed} {name}").sample(videos, num_val))
+            for video in videos:
+                subset = "val" if video in chosen else "train"
+                subsets[subset].append(Entry(f"{name}/{video}", f"{name}/{video}", label))
+    subsets = {subset: entries for subset, entries in subsets.items() if entries}
+    if not subsets:
+        wanted = "<class>/<video>" + (".mp4 or the like" if folders.videos else "/ with frames")
+        raise InputError(f"{shown(folders.root)}: no {wanted} in it, nor in train/ and val/ in it")
+    return classes, subsets
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("root", help="folder of the frame folders (or, with --videos, of the video files)")
+    parser.add_argument("--out", required=True, help="folder to write the lists to")
+    parser.add_argument("--from_folders", action="store_true", help="class folders, no annotations")
+    for subset in ("train", "val", "test"):
+        parser.add_argument(f"--{subset}_csv", metavar="CSV", help=f"annotations of the {subset} list")
+    parser.add_argument("--label_map", default=str(LABEL_MAP), help="classes in label order (default: Kinetics-400's)")
+    parser.add_argument("--videos", action="store_true", help="count the frames of video files")
+    parser.add_argument("--image_tmpl", default="img_{:05d}.jpg", help="name of a frame (%(default)s)")
+    parser.add_argument(
+        "--val_share", type=float, default=0.2, help="of class folders without train/ and val/ (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    add_list_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the lists; returns 1 if a video could not be counted."""
+    args = parse_args(argv)
+    root, out = existing_folder(args.root, "frame folders"), Path(args.out)
+    csv_files = {subset: getattr(args, f"{subset}_csv") for subset in ("train", "val", "test")}
+    csv_files = {subset: path for subset, path in csv_files.items() if path}
+    if args.from_folders == bool(csv_files):
+        raise InputError("give either --from_folders or csv files (--train_csv, --val_csv, --test_csv)")
+    if not 0 <= args.val_share < 1:
+        raise InputError(f"--val_share {args.val_share:g} must be 0 or more and below 1")
+    folders = VideoFolders(root, videos=args.videos)
+    if args.from_folders:
+        classes, subsets = entries_from_folders(folders, val_share=args.val_share, seed=args.seed)
+    else:
+        labels = read_label_map(args.label_map)
+        classes = [line.strip() for _, line in numbered_lines(args.label_map)]
+        subsets = {subset: read_kinetics_csv(path, labels, folders, subset) for subset, path in csv_files.items()}
+    suffix = "_flow" if args.flow else ""
+    status = write_lists(
+        {out / f"{subset}_videofolder{suffix}.txt": entries for subset, entries in subsets.items()},
+        root=root,
+        image_tmpl=None if args.videos else args.image_tmpl,
+        jobs=args.jobs,
+    )
+    write_categories(out / "category.txt", classes)
+    return status
+
+
+if __name__ == "__main__":
+    run_command(main)
