@@ -104,10 +104,13 @@ class BNInception(nn.Module):
         double = self._conv(f"{name}_double_3x3_1", self._conv(f"{name}_double_3x3_reduce", x))
         branches.append(self._conv(f"{name}_double_3x3_2", double))
         if block.pool == "avg":
-            pooled = F.avg_pool2d(x, 3, stride, padding=1, ceil_mode=True)
+            pooled = F.avg_pool2d(x, 3, stride, padding=1)
+        elif stride == 1:
+            pooled = F.max_pool2d(x, 3, stride, padding=1)
         else:
-            # Caffe pads none where it halves: ceil_mode's overhang takes its place
-            pooled = F.max_pool2d(x, 3, stride, padding=1 if stride == 1 else 0, ceil_mode=True)
+            # Caffe's pooling rounds up instead of padding. That halves an even side; an odd one (which 224 pixels never
+            # lead to) needs the convolutions' padding to come out as long as theirs.
+            pooled = F.max_pool2d(x, 3, stride, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
         branches.append(self._conv(f"{name}_pool_proj", pooled) if block.proj else pooled)
         return torch.cat(branches, dim=1)
 

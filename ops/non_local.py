@@ -62,6 +62,7 @@ class NL3DWrapper(nn.Module):
 
 def _out_channels(block: nn.Module) -> int:
     """Channels that a residual block puts out: those of its last BN in the main branch."""
+    block = getattr(block, "net", block)  # place 'block' wraps it in a TemporalShift
     last_bn = getattr(block, "bn3", None) or block.bn2
     return last_bn.num_features
 
@@ -80,6 +81,8 @@ def make_non_local(net: nn.Module, n_segment: int) -> list[str]:
         stage = getattr(stage, "net", stage)  # temporal pooling wraps layer2
         for position in positions:
             if position < len(stage):
+                if isinstance(stage[position], NL3DWrapper):
+                    raise InputError(f"{stage_name}.{position} has a non-local block already: insert it once")
                 stage[position] = NL3DWrapper(stage[position], n_segment)
                 names.append(f"{stage_name}.{position}")
     return names
