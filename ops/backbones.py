@@ -16,7 +16,9 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from archs.bn_inception import bninception
-from archs.mobilenet_v2 import from_torchvision, mobilenet_v2
+from archs.mobilenet_v2 import mobilenet_v2
+from ops.checkpoint import load_checkpoint
+from ops.checkpoint_fit import fit_state_dict
 from ops.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -85,21 +87,33 @@ def build_backbone(arch: str, pretrain: str, frame_channels: int | None = None) 
     """Build a 2D network and fill it from `pretrain`.
 
     `pretrain`: 'imagenet' (torchvision's IMAGENET1K_V1, through torch.hub's cache), 'none' or '' (random), or the path
-    of a file (see `load_backbone`). `frame_channels`: None for RGB; else the first conv takes that many channels, its
-    weights being the mean over the RGB ones, repeated - unless the file has a conv for that many channels itself.
+    of a file: a bare network or a TSN or TSM checkpoint, whose classifier and non-local blocks are left out.
+    `frame_channels`: None for RGB; else the first conv takes that many channels, its weights being the mean over the
+    RGB ones, repeated - unless the file's conv is for that many channels already. InputError names what does not fit.
     """
-    row = backbone_row(arch)
-    net = row.build()
-    if pretrain == "imagenet":
-        load_backbone(net, imagenet_state_dict(arch), row.last_layer_name, source="ImageNet weights")
-    elif pretrain not in ("none", "", None):
-        load_backbone(net, read_weights(pretrain), row.last_layer_name, source=str(pretrain))
-    loaded_channels = net.get_submodule(first_conv_name(net)).in_channels
-    if frame_channels is None:
-        if loaded_channels != 3:
-            adapt_first_conv(net, 3)
-    elif loaded_channels == 3 or loaded_channels != frame_channels:
+    net = backbone_row(arch).build()
+    if frame_channels is not None:
         adapt_first_conv(net, frame_channels)
+    if pretrain in ("none", ""):
+        return net
+    file_modality = "RGB"
+    if pretrain == "imagenet":
+        state_dict, source = imagenet_state_dict(arch), f"ImageNet weights of {arch}"
+    else:
+        checkpoint = load_checkpoint(pretrain)
+        state_dict, source = checkpoint.state_dict, str(pretrain)
+        if checkpoint.known_options is not None:
+            file_modality = checkpoint.known_options.modality
+    report = fit_state_dict(
+        net,
+        state_dict,
+        source=source,
+        new_head=True,
+        fine_tune=True,
+        # RGBDiff with one difference has as many channels as RGB, but not the same meaning.
+        average_first_conv=frame_channels == 3 and file_modality == "RGB",
+    )
+    logger.info("%s", report)
     return net
 
 
@@ -138,72 +152,17 @@ def imagenet_state_dict(arch: str) -> dict[str, Tensor]:
         ) from error
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
-    """The state dict in a file: a bare one, or the one of a checkpoint."""
-    from ops.checkpoint import load_checkpoint  # checkpoint.py builds models from options, and so imports this package
-
-    return load_checkpoint(path).state_dict
-
-
-def plain_key(key: str) -> str | None:
-    """Key of the 2D network for a key of any published layout; None for what a 2D network has not (non-local, heads).
-
-    "module.base_model.layer2.0.block.conv1.net.weight" -> "layer2.0.conv1.weight"
-    """
-    parts = [part for part in key.split(".") if part not in ("module", "base_model", "net", "block")]
-    if "nl" in parts or parts[0] in ("new_fc", "fc", "last_linear", "classifier"):
-        return None
-    return ".".join(parts)
-
-
-def load_backbone(net: nn.Module, state_dict: dict[str, Tensor], last_layer_name: str, *, source: str) -> None:
-    """Load every weight but the classifier's; the first conv gets as many input channels as the file's has.
-
-    Keys may come from a bare network (torchvision's or ours), or from a TSN or TSM checkpoint. Raises InputError naming
-    the keys where the file does not fit.
-    """
-    wanted = {k: v for k, v in net.state_dict().items() if not k.startswith(f"{last_layer_name}.")}
-    given = {}
-    for key, value in from_torchvision(state_dict).items():
-        plain = plain_key(key)
-        if plain is None:
-            continue
-        target = wanted.get(plain)
-        if target is not None and value.shape != target.shape and value.numel() == target.numel():
-            value = value.reshape(target.shape)  # BN parameters of converted Caffe nets are (1, C)
-        given[plain] = value
-    first = f"{first_conv_name(net)}.weight"
-    if first in given and given[first].shape[2:] == wanted[first].shape[2:]:
-        wanted[first] = wanted[first][:, :1].expand(-1, given[first].shape[1], -1, -1)
-    # Files from before PyTorch 0.4.1 have no counters.
-    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in given if key not in wanted]
-    misshaped = [key for key in given if key in wanted and given[key].shape != wanted[key].shape]
-    for what, keys in (("lacks", missing), ("has unknown", unknown), ("has other shapes for", misshaped)):
-        if keys:
-            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            raise InputError(f"{source} does not fit {type(net).__name__}: it {what} {', '.join(keys[:5])}{more}")
-    set_first_conv(net, given[first])
-    net.load_state_dict(given, strict=False)
-    logger.info("%s: %d tensors of the backbone loaded, head left out", source, len(given))
-
-
 def first_conv_name(net: nn.Module) -> str:
     """Name of the network's first convolution."""
     return next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
 
 
-def set_first_conv(net: nn.Module, weight: Tensor) -> None:
-    """Give the first conv this weight (outputs, channels, k, k), whatever number of channels it took before."""
-    conv = net.get_submodule(first_conv_name(net))
-    conv.in_channels = weight.shape[1]
-    conv.weight = nn.Parameter(weight.detach().clone())
-
-
 def adapt_first_conv(net: nn.Module, in_channels: int) -> None:
     """Let the first conv take `in_channels`: the mean of its weights over the input channels, repeated.
 
-    (arXiv:1608.00859, sec. 3.2: cross modality pre-training.) The layer keeps its name.
+    (arXiv:1608.00859, sec. 3.2: cross-modality pre-training.) The layer keeps its name.
     """
-    weight = net.get_submodule(first_conv_name(net)).weight
-    set_first_conv(net, weight.mean(dim=1, keepdim=True).expand(-1, in_channels, -1, -1))
+    conv = net.get_submodule(first_conv_name(net))
+    mean = conv.weight.detach().mean(dim=1, keepdim=True)
+    conv.in_channels = in_channels
+    conv.weight = nn.Parameter(mean.repeat(1, in_channels, 1, 1))
