@@ -1,0 +1,113 @@
+"""Networks for torch.hub.
+
+    model = torch.hub.load("path/to/clone", "tsm_resnet50", source="local", num_classes=27)
+    model = torch.hub.load("path/to/clone", "tsm_resnet50", source="local", pretrained="my.pth.tar")
+
+`model(clip)` takes (N, T*3, H, W) or (N, T, 3, H, W), normalised as `model.normalization` says, and gives
+(N, num_classes).
+
+All take the same arguments:
+    pretrained: False for random weights, the path of a checkpoint, or the name of a published one that
+        `python -m pretrained.fetch` has fetched. With another number of classes the classifier starts anew.
+    num_classes: None for the checkpoint's own number, or 400 (Kinetics) without one.
+    further keywords: those of `ops.models.TSN`, such as num_segments (8), dropout, input_size; they override the
+        checkpoint's.
+"""
+
+from __future__ import annotations
+
+import dataclasses as _dataclasses
+from pathlib import Path as _Path
+from typing import Any as _Any
+
+from ops.checkpoint import ModelOptions as _ModelOptions
+from ops.checkpoint import load_checkpoint as _load_checkpoint
+from ops.checkpoint import load_into as _load_into
+from ops.errors import InputError as _InputError
+from ops.models import TSN as _TSN
+
+dependencies = ["torch", "torchvision", "numpy"]
+
+
+def tsn_resnet50(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+    """TSN: ResNet-50 on each frame, scores averaged."""
+    return _build(pretrained, num_classes, options, arch="resnet50")
+
+
+def tsm_resnet18(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+    """TSM on ResNet-18."""
+    return _build(pretrained, num_classes, options, arch="resnet18", is_shift=True)
+
+
+def tsm_resnet50(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+    """TSM on ResNet-50."""
+    return _build(pretrained, num_classes, options, arch="resnet50", is_shift=True)
+
+
+def tsm_resnet50_nl(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+    """TSM on ResNet-50 with non-local blocks."""
+    return _build(pretrained, num_classes, options, arch="resnet50", is_shift=True, non_local=True)
+
+
+def tsm_resnet101(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+    """TSM on ResNet-101."""
+    return _build(pretrained, num_classes, options, arch="resnet101", is_shift=True)
+
+
+def tsm_mobilenetv2(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+    """TSM on MobileNetV2."""
+    return _build(pretrained, num_classes, options, arch="mobilenetv2", is_shift=True)
+
+
+def tsm_mobilenetv2_online(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+    """TSM on MobileNetV2, shifting from the past only."""
+    return _build(pretrained, num_classes, options, arch="mobilenetv2", is_shift=True, online=True)
+
+
+def _build(pretrained: str | bool, num_classes: int | None, overrides: dict[str, _Any], **structure: _Any) -> _TSN:
+    """The network of an entry point; `structure` is what a checkpoint has to agree with."""
+    settings = {"num_segments": 8, "modality": "RGB", "dropout": 0.5, "partial_bn": False, "print_spec": False}
+    settings |= {"pretrain": "none", **structure}
+    if not pretrained:
+        return _TSN(400 if num_classes is None else num_classes, **_tsn_arguments(settings | overrides))
+    checkpoint = _load_checkpoint(_find(pretrained))
+    if checkpoint.known_options is not None:
+        recorded = _recorded(checkpoint.known_options)
+        for name in ("arch", "is_shift", "non_local", "online"):
+            if recorded[name] != structure.get(name, False):
+                raise _InputError(
+                    f"{checkpoint.path} has {name} {recorded[name]}, this network {structure.get(name, False)}: "
+                    "load it with the entry point of its kind"
+                )
+        settings |= recorded
+    num_classes = checkpoint.num_class if num_classes is None else num_classes
+    if num_classes is None:
+        raise _InputError(f"{checkpoint.path} has no classifier: give num_classes")
+    model = _TSN(num_classes, **_tsn_arguments(settings | overrides))
+    _load_into(model, checkpoint, new_head=num_classes != checkpoint.num_class)
+    return model
+
+
+def _recorded(options: _ModelOptions) -> dict[str, _Any]:
+    """A checkpoint's options that TSN takes too."""
+    pipeline = {"dataset", "dense_sample", "num_class", "image_tmpl", "class_names", "flip"}
+    fields = {field.name for field in _dataclasses.fields(options)} - pipeline
+    return {name: getattr(options, name) for name in fields}
+
+
+def _tsn_arguments(settings: dict[str, _Any]) -> dict[str, _Any]:
+    """TSN calls the architecture `base_model`."""
+    settings = dict(settings)
+    return {"base_model": settings.pop("arch"), **settings}
+
+
+def _find(pretrained: str | bool) -> _Path:
+    """The file that `pretrained` means."""
+    if pretrained is True:
+        raise _InputError("pretrained takes a checkpoint's path or published name (python -m pretrained.fetch --list)")
+    path = _Path(pretrained)
+    if path.exists():
+        return path
+    from pretrained.fetch import local_path
+
+    return local_path(str(pretrained))
