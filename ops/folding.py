@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -47,7 +49,7 @@ def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
     """Names of children of `parent` that run one right after the other."""
     names = [name for name, _ in parent.named_children()]
     if isinstance(parent, nn.Sequential):
-        return list(zip(names, names[1:], strict=False))
+        return list(itertools.pairwise(names))
     known = set(names)
     partners = [(name, name.replace("conv", "bn", 1) if name.startswith("conv") else "") for name in names]
     partners += [(name, f"{name}_bn") for name in names]
