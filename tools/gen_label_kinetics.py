@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import functools
-import os
 import random
 import sys
 from collections.abc import Sequence
@@ -31,8 +29,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.errors import InputError, run_command
-from tools.common import VIDEO_SUFFIXES, existing_folder, numbered_lines, shown
-from tools.lists import Entry, add_list_options, write_categories, write_lists
+from tools.common import numbered_lines, shown
+from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
 
 LABEL_MAP = Path(__file__).with_name("kinetics_label_map.txt")
 CSV_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -56,57 +54,6 @@ def read_label_map(path: str | Path) -> dict[str, int]:
     if not labels:
         raise InputError(f"{shown(path)}: holds no class names")
     return labels
-
-
-class VideoFolders:
-    """Finds videos below a root by class and name, each folder listed once."""
-
-    def __init__(self, root: Path, *, videos: bool) -> None:
-        self.root = root
-        self.videos = videos
-        self._listing = functools.cache(self._list)
-
-    def _list(self, folder: str) -> dict[str, str]:
-        """Name of what a list may call a video -> its name on disk; empty if there is no such folder."""
-        try:
-            with os.scandir(self.root / folder) as entries:
-                found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        if not self.videos:
-            return {name: name for name, is_folder in found if is_folder}
-        names: dict[str, str] = {}
-        for name, is_folder in found:
-            stem, suffix = os.path.splitext(name)
-            if not is_folder and suffix.lower() in VIDEO_SUFFIXES:
-                if stem in names:
-                    raise InputError(
-                        f"{shown(self.root / folder)}: {shown(name)} and {shown(names[stem])} would be one video in a "
-                        "list: rename one"
-                    )
-                names[stem] = name
-        return names
-
-    def classes(self, folder: str) -> list[str]:
-        """Folders in a folder, sorted; those of videos only."""
-        try:
-            with os.scandir(self.root / folder) as entries:
-                return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-        except FileNotFoundError:
-            return []
-
-    def names(self, folder: str) -> list[str]:
-        """What lists may call the videos of a folder, sorted."""
-        return sorted(self._listing(folder))
-
-    def find(self, folders: Sequence[str], names: Sequence[str]) -> str | None:
-        """Path, relative to the root, of the first of these videos that is in one of these folders."""
-        for folder in folders:
-            listing = self._listing(folder)
-            for name in names:
-                if name in listing:
-                    return f"{folder}/{name}" if folder else name
-        return None
 
 
 def read_kinetics_csv(path: str | Path, labels: dict[str, int], folders: VideoFolders, subset: str) -> list[Entry]:
@@ -180,48 +127,35 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("root", help="folder of the frame folders (or, with --videos, of the video files)")
-    parser.add_argument("--out", required=True, help="folder to write the lists to")
+    add_list_options(parser)
     parser.add_argument("--from_folders", action="store_true", help="class folders, no annotations")
     for subset in ("train", "val", "test"):
         parser.add_argument(f"--{subset}_csv", metavar="CSV", help=f"annotations of the {subset} list")
     parser.add_argument("--label_map", default=str(LABEL_MAP), help="classes in label order (default: Kinetics-400's)")
-    parser.add_argument("--videos", action="store_true", help="count the frames of video files")
-    parser.add_argument("--image_tmpl", default="img_{:05d}.jpg", help="name of a frame (%(default)s)")
     parser.add_argument(
         "--val_share", type=float, default=0.2, help="of class folders without train/ and val/ (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of that choice")
-    add_list_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
     args = parse_args(argv)
-    root, out = existing_folder(args.root, "frame folders"), Path(args.out)
+    folders = video_folders(args)
     csv_files = {subset: getattr(args, f"{subset}_csv") for subset in ("train", "val", "test")}
     csv_files = {subset: path for subset, path in csv_files.items() if path}
     if args.from_folders == bool(csv_files):
         raise InputError("give either --from_folders or csv files (--train_csv, --val_csv, --test_csv)")
     if not 0 <= args.val_share < 1:
         raise InputError(f"--val_share {args.val_share:g} must be 0 or more and below 1")
-    folders = VideoFolders(root, videos=args.videos)
     if args.from_folders:
         classes, subsets = entries_from_folders(folders, val_share=args.val_share, seed=args.seed)
     else:
         labels = read_label_map(args.label_map)
         classes = [line.strip() for _, line in numbered_lines(args.label_map)]
         subsets = {subset: read_kinetics_csv(path, labels, folders, subset) for subset, path in csv_files.items()}
-    suffix = "_flow" if args.flow else ""
-    status = write_lists(
-        {out / f"{subset}_videofolder{suffix}.txt": entries for subset, entries in subsets.items()},
-        root=root,
-        image_tmpl=None if args.videos else args.image_tmpl,
-        jobs=args.jobs,
-    )
-    write_categories(out / "category.txt", classes)
-    return status
+    return write_dataset(args, "kinetics", {(subset, 1): entries for subset, entries in subsets.items()}, classes)
 
 
 if __name__ == "__main__":

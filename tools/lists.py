@@ -13,9 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.dataset import find_video_file
+from ops.dataset_configs import DATASETS
 from ops.errors import InputError
 from ops.video import FrameFolder, VideoFile, num_template_fields
-from tools.common import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
+from tools.common import (
+    MAX_LISTED_FAILURES,
+    VIDEO_SUFFIXES,
+    Failure,
+    add_jobs_option,
+    existing_folder,
+    numbered_lines,
+    run_jobs,
+    shown,
+    write_lines,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,57 @@ class Entry:
 @dataclass(frozen=True)
 class Missing:
     """An annotated video that is not on disk."""
+
+
+class VideoFolders:
+    """Finds videos below a root by class and name, each folder listed once."""
+
+    def __init__(self, root: Path, *, videos: bool) -> None:
+        self.root = root
+        self.videos = videos
+        self._listing = functools.cache(self._list)
+
+    def _list(self, folder: str) -> dict[str, str]:
+        """Name of what a list may call a video -> its name on disk; empty if there is no such folder."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        if not self.videos:
+            return {name: name for name, is_folder in found if is_folder}
+        names: dict[str, str] = {}
+        for name, is_folder in found:
+            stem, suffix = os.path.splitext(name)
+            if not is_folder and suffix.lower() in VIDEO_SUFFIXES:
+                if stem in names:
+                    raise InputError(
+                        f"{shown(self.root / folder)}: {shown(name)} and {shown(names[stem])} would be one video in a "
+                        "list: rename one"
+                    )
+                names[stem] = name
+        return names
+
+    def classes(self, folder: str) -> list[str]:
+        """Folders in a folder, sorted; those of videos only."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def names(self, folder: str) -> list[str]:
+        """What lists may call the videos of a folder, sorted."""
+        return sorted(self._listing(folder))
+
+    def find(self, folders: Sequence[str], names: Sequence[str]) -> str | None:
+        """Path, relative to the root, of the first of these videos that is in one of these folders."""
+        for folder in folders:
+            listing = self._listing(folder)
+            for name in names:
+                if name in listing:
+                    return f"{folder}/{name}" if folder else name
+        return None
 
 
 def frame_number_pattern(image_tmpl: str) -> re.Pattern[str]:
@@ -134,8 +196,66 @@ def write_categories(path: Path, names: Sequence[str]) -> None:
     print(f"{shown(path)}: {len(names)} classes")
 
 
-def add_list_options(parser: argparse.ArgumentParser, *, flow: bool = True) -> None:
-    """The options that the gen_label tools share."""
-    if flow:
-        parser.add_argument("--flow", action="store_true", help="the folders hold flow: write the flow lists")
+def read_id_label_csvs(
+    annotations: Path, prefix: str, folders: VideoFolders
+) -> tuple[list[str], dict[tuple[str, int], list[Entry]]]:
+    """Sorted class names, and entries by (subset, split), of the `id;label` files of something v1 and Jester.
+
+    `{prefix}-{labels,train,validation,test}.csv` are read; the test file is optional, has no labels, and gets label 0.
+    """
+    classes = sorted(line.strip() for _, line in numbered_lines(annotations / f"{prefix}-labels.csv"))
+    labels = {name: label for label, name in enumerate(classes)}
+    if len(labels) < len(classes):
+        raise InputError(f"{shown(annotations / f'{prefix}-labels.csv')}: a class is there twice")
+    subsets: dict[tuple[str, int], list[Entry]] = {}
+    for subset, file in (("train", "train"), ("val", "validation"), ("test", "test")):
+        path = annotations / f"{prefix}-{file}.csv"
+        if subset == "test" and not path.exists():
+            continue
+        entries = subsets[subset, 1] = []
+        for number, line in numbered_lines(path):
+            video, _, name = (part.strip() for part in line.partition(";"))
+            if subset != "test" and name not in labels:
+                problem = f"class {name!r} is not in {prefix}-labels.csv" if name else "expected `id;label`"
+                raise InputError(f"{shown(path)}:{number}: {problem}, got {line[:100]!r}")
+            entries.append(Entry(video, folders.find([""], [video]), labels[name] if subset != "test" else 0))
+    return classes, subsets
+
+
+def add_list_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments that the gen_label tools share."""
+    parser.add_argument("root", help="folder of the frame folders (or, with --videos, of the video files)")
+    parser.add_argument("--out", required=True, help="folder to write the lists to")
+    parser.add_argument("--flow", action="store_true", help="the folders hold flow: write the flow lists")
+    parser.add_argument("--videos", action="store_true", help="count the frames of video files")
+    parser.add_argument("--image_tmpl", help="name of a frame (default: the data set's own)")
     add_jobs_option(parser)
+
+
+def video_folders(args: argparse.Namespace) -> VideoFolders:
+    """The folders below `root`."""
+    if args.flow and args.videos:
+        raise InputError("--flow and --videos exclude each other: video files hold no flow")
+    return VideoFolders(existing_folder(args.root, "frame folders"), videos=args.videos)
+
+
+def write_dataset(
+    args: argparse.Namespace, dataset: str, subsets: Mapping[tuple[str, int], Sequence[Entry]], classes: Sequence[str]
+) -> int:
+    """Write the lists of (subset, split) and category.txt for a row of the table of data sets; the exit status."""
+    spec = DATASETS[dataset]
+    names = spec.flow_lists if args.flow else spec.lists
+    image_tmpl = args.image_tmpl or (spec.flow_tmpl if args.flow else spec.image_tmpl)
+    status = write_lists(
+        {
+            Path(args.out) / Path(names.format(subset=subset, split=split)).name: entries
+            for (subset, split), entries in subsets.items()
+        },
+        root=Path(args.root),
+        image_tmpl=None if args.videos else image_tmpl,
+        jobs=args.jobs,
+        # With the number of the video in the name (something v1 flow), lists count x and y files.
+        per_frame=2 if num_template_fields(image_tmpl) == 3 else 1,
+    )
+    write_categories(Path(args.out) / "category.txt", classes)
+    return status

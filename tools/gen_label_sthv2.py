@@ -1,0 +1,103 @@
+"""Lists for something-something v2, from its json files as they are distributed.
+
+    python tools/gen_label_sthv2.py data/something/v2/20bn-something-something-v2-frames --out data/something/v2 \\
+        --annotations data/something/v2
+
+reads something-something-v2-{labels,train,validation,test}.json (or labels.json, ...) and writes
+{train,val,test}_videofolder.txt and category.txt; with --flow, ROOT being the flow's, the flow lists. Labels are the
+numbers of the labels file; templates lose their brackets (`Holding [something]` is its class `Holding something`). Test
+videos have no label: their list says 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ops.errors import InputError, run_command
+from tools.common import read_text, shown
+from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+
+PREFIX = "something-something-v2-"
+
+
+def annotation_file(folder: Path, name: str) -> Path:
+    """Path of one of the json files, under its long or its short name."""
+    long = folder / f"{PREFIX}{name}.json"
+    short = folder / f"{name}.json"
+    return short if short.exists() and not long.exists() else long
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """A json file that holds a `kind`; InputError with the line of an error."""
+    try:
+        data = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{shown(path)}:{error.lineno}: not valid json ({error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{shown(path)}: nested too deeply") from None
+    if not isinstance(data, kind):
+        raise InputError(f"{shown(path)}: holds a {type(data).__name__}, expected a {kind.__name__}")
+    return data
+
+
+def clean_template(template: str) -> str:
+    """`Holding [something] next to [something]` -> `Holding something next to something`."""
+    return template.replace("[", "").replace("]", "")
+
+
+def read_labels(path: Path) -> list[str]:
+    """Class names in label order; the file maps each to its number, which must be 0, 1, ... in some order."""
+    numbers = read_json(path, dict)
+    try:
+        names = {int(number): clean_template(name) for name, number in numbers.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"{shown(path)}: a class has no whole number as its label") from None
+    if sorted(names) != list(range(len(numbers))) or not names:
+        raise InputError(f"{shown(path)}: labels must be 0 to {max(len(numbers) - 1, 0)}, each once")
+    return [names[label] for label in range(len(names))]
+
+
+def read_entries(path: Path, labels: dict[str, int] | None, folders: VideoFolders) -> list[Entry]:
+    """Entries of one json file, in its order; without `labels`, all get label 0."""
+    entries = []
+    for number, item in enumerate(read_json(path, list), start=1):
+        where = f"{shown(path)}: item {number}"
+        if not isinstance(item, dict) or not isinstance(item.get("id"), (str, int)):
+            raise InputError(f"{where} has no id")
+        label = 0
+        if labels is not None:
+            name = clean_template(str(item.get("template")))
+            if name not in labels:
+                raise InputError(f"{where} (id {item['id']}): template {name!r} is not in the labels file")
+            label = labels[name]
+        video = str(item["id"])
+        entries.append(Entry(video, folders.find([""], [video]), label))
+    return entries
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the lists; returns 1 if a video could not be counted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_list_options(parser)
+    parser.add_argument("--annotations", required=True, help="folder of the json files")
+    args = parser.parse_args(argv)
+    folders, annotations = video_folders(args), Path(args.annotations)
+    classes = read_labels(annotation_file(annotations, "labels"))
+    labels = {name: label for label, name in enumerate(classes)}
+    subsets = {}
+    for subset, name in (("train", "train"), ("val", "validation"), ("test", "test")):
+        path = annotation_file(annotations, name)
+        if subset != "test" or path.exists():
+            subsets[subset, 1] = read_entries(path, labels if subset != "test" else None, folders)
+    return write_dataset(args, "somethingv2", subsets, classes)
+
+
+if __name__ == "__main__":
+    run_command(main)
