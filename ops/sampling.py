@@ -16,6 +16,11 @@ DENSE_TEST_CLIPS = 10
 TWICE_TEST_CLIPS = 2
 
 
+def seeded_rng(seed: int, *keys: int) -> np.random.RandomState:
+    """Random state of one sample, such as (seed, epoch, index): the same whoever draws it, in whatever order."""
+    return np.random.RandomState([seed % 2**32, *keys])
+
+
 def _check(num_frames: int, num_segments: int, new_length: int) -> None:
     for name, value in (("num_frames", num_frames), ("num_segments", num_segments), ("new_length", new_length)):
         if value < 1:

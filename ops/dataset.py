@@ -1,0 +1,237 @@
+"""From a line of a list to a clip: which frames, decoded once each, transformed, in the order the network reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ops.dataset_configs import IO_KINDS, MODALITIES
+from ops.errors import InputError
+from ops.images import check_backend
+from ops.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices
+from ops.transforms import to_clip
+from ops.video import FrameFolder, FrameSource, VideoFile, num_template_fields
+from ops.video_list import VideoRecord, read_list
+
+logger = logging.getLogger(__name__)
+
+MIN_TRAIN_FRAMES = 3
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg"),
+    *(".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".ogv", ".gif"),
+)
+
+Transform = Callable[[list[Any], np.random.RandomState], Tensor]
+
+
+def find_video_file(path: str) -> str:
+    """The video file at `path`, or at `path` plus the extension of a video; InputError if there is neither."""
+    for extension in ("", *VIDEO_EXTENSIONS):
+        if os.path.isfile(path + extension):
+            return path + extension
+    raise InputError(f"{path}: no such video file, nor with an extension such as {' '.join(VIDEO_EXTENSIONS[:5])}")
+
+
+def load_clip(
+    source: FrameSource, frames: np.ndarray, transform: Transform | None, rng: np.random.RandomState
+) -> Tensor:
+    """Decode each distinct frame once, transform, and put the frames into the order in which the network reads them.
+
+    Args:
+        frames: 0-based indices in clip order, (clips*T*L,); may repeat and run backwards.
+        transform: distinct frames in time order (F' of them) -> uint8 (F', C, H, W) or (crops, F', C, H, W). One call
+            sees them all, so that every frame gets the same crop. None: the frames as they are.
+
+    Returns: uint8 (crops*clips*T*L, C, H, W), crops outermost; channels-last in memory, as decoders leave it.
+    """
+    distinct, order = np.unique(frames, return_inverse=True)
+    decoded = source.read(distinct)
+    clip = to_clip(decoded) if transform is None else transform(decoded, rng)
+    if not np.array_equal(order, np.arange(len(distinct))):
+        # Gather whole pixels: index_select would transpose a tensor whose channels are not its last dimension.
+        clip = clip.movedim(-3, -1).index_select(-4, torch.from_numpy(order)).movedim(-1, -3)
+    return clip.reshape(-1, *clip.shape[-3:])
+
+
+class TSNDataSet(Dataset):
+    """Clips of the videos in a list.
+
+    `dataset[i]` or `dataset[(i, epoch)]` is (clip, label): clip uint8 (crops*clips*T*L, C, H, W), C being 3 or, for
+    Flow, 2 (x, y), and L the frames stacked at each segment. Its memory is channels-last: flattened to the published
+    (crops*clips*T*L*C, H, W), the values are the same. Every random choice comes from (seed, epoch, i), in validation
+    from (seed, i): see ops/loader.py.
+
+    Args:
+        root_path: folder that the list's paths are relative to.
+        num_segments: T, frames (or stacks of frames) a clip.
+        new_length: L, frames stacked at each segment (1 for RGB, 5 for Flow and RGBDiff, which reads one more).
+        image_tmpl: file name of a frame, numbered from 1. `{:06d}-{}_{:05d}.jpg` (something v1 flow) also says that the
+            list counts x and y files, twice the frames.
+        transform: see `load_clip`.
+        random_shift: draw segments at random (training); else their middles (validation).
+        test_mode: sample as for testing (`twice_sample`: 2 clips; `dense_sample`: 10), and keep every video of the
+            list; training and validation drop videos under 3 frames, so does testing with `remove_missing`.
+        io: 'frames' (folders of images) or 'video' (the same paths with a video's extension, or without).
+        reverse: play every video backwards.
+        max_num: use the first `max_num` videos only; 0 or less is all.
+
+    Raises InputError with list, line and file for whatever cannot be read: never is another frame taken instead.
+    """
+
+    def __init__(
+        self,
+        root_path: str | Path,
+        list_file: str | Path,
+        num_segments: int = 3,
+        new_length: int = 1,
+        modality: str = "RGB",
+        image_tmpl: str = "img_{:05d}.jpg",
+        transform: Transform | None = None,
+        random_shift: bool = True,
+        test_mode: bool = False,
+        remove_missing: bool = False,
+        dense_sample: bool = False,
+        twice_sample: bool = False,
+        *,
+        io: str = "frames",
+        image_backend: str = "torchvision",
+        num_class: int | None = None,
+        seed: int = 0,
+        reverse: bool = False,
+        allow_outside: bool = False,
+        max_num: int = -1,
+    ) -> None:
+        if modality not in MODALITIES:
+            raise InputError(f"unknown modality {modality!r}: choose one of {', '.join(MODALITIES)}")
+        if io not in IO_KINDS:
+            raise InputError(f"unknown io {io!r}: choose one of {', '.join(IO_KINDS)}")
+        if io == "video" and modality == "Flow":
+            raise InputError("video files have no Flow: extract it first (tools/extract_flow.py), then use io='frames'")
+        if dense_sample and twice_sample:
+            raise InputError("dense and twice sampling exclude each other: choose one")
+        for name, value in (("num_segments", num_segments), ("new_length", new_length)):
+            if value < 1:
+                raise InputError(f"{name} must be 1 or more, got {value}")
+        self.root_path = str(root_path)
+        self.list_file = str(list_file)
+        self.num_segments = num_segments
+        self.new_length = new_length + 1 if modality == "RGBDiff" else new_length  # one more, to take differences
+        self.modality = modality
+        self.image_tmpl = image_tmpl
+        self.transform = transform
+        self.random_shift = random_shift
+        self.test_mode = test_mode
+        self.dense_sample = dense_sample
+        self.twice_sample = twice_sample
+        self.io = io
+        self.image_backend = check_backend(image_backend)
+        self.seed = seed
+        self.reverse = reverse
+        self.allow_outside = allow_outside
+
+        self.video_list = read_list(list_file, num_class=num_class, allow_outside=allow_outside)
+        if not os.path.isdir(self.root_path):
+            raise InputError(f"folder {self.root_path} is not there: give --root_path, or --root_dataset")
+        self._real_root = os.path.realpath(self.root_path)
+        if num_template_fields(image_tmpl) == 3:
+            self.video_list = [record._replace(num_frames=record.num_frames // 2) for record in self.video_list]
+        if not test_mode or remove_missing:
+            self._drop_short_videos()
+        if max_num > 0:
+            self.video_list = self.video_list[:max_num]
+
+    def _drop_short_videos(self) -> None:
+        listed = len(self.video_list)
+        self.video_list = [record for record in self.video_list if record.num_frames >= MIN_TRAIN_FRAMES]
+        if not self.video_list:
+            raise InputError(f"list file {self.list_file}: all {listed} videos have under {MIN_TRAIN_FRAMES} frames")
+        if len(self.video_list) < listed:
+            dropped = listed - len(self.video_list)
+            logger.info("%s: left out %d videos under %d frames", self.list_file, dropped, MIN_TRAIN_FRAMES)
+
+    def __len__(self) -> int:
+        return len(self.video_list)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
+        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        record = self.video_list[index]
+        if not self.random_shift or self.test_mode:
+            epoch = 0  # figures of different epochs can be compared
+        rng = seeded_rng(self.seed, epoch, index % len(self))
+        try:
+            frames = self.sample_frames(record.num_frames, rng)
+            clip = load_clip(self.open(record), frames, self.transform, rng)
+        except InputError as error:
+            raise InputError(f"{self.where(record)}: {error}") from error
+        if self.reverse and self.modality == "Flow":
+            clip = 255 - clip  # what moved right now moves left
+        return clip, record.label
+
+    def where(self, record: VideoRecord) -> str:
+        """`list:line` of a video, for messages."""
+        return f"{self.list_file}:{record.line_number}"
+
+    def sample_frames(self, num_frames: int, rng: np.random.RandomState) -> np.ndarray:
+        """0-based frames of all clips of a video in playing order, (clips*T*L,), stacks written out."""
+        shape = (num_frames, self.num_segments, self.new_length)
+        if self.test_mode:
+            starts = test_indices(*shape, dense=self.dense_sample, twice=self.twice_sample)
+        elif self.random_shift:
+            starts = train_indices(*shape, dense=self.dense_sample, rng=rng)
+        else:
+            starts = val_indices(*shape, dense=self.dense_sample, rng=rng)
+        frames = stack_indices(starts, self.new_length, num_frames)
+        return num_frames - 1 - frames if self.reverse else frames
+
+    def open(self, record: VideoRecord) -> FrameSource:
+        """Source of a video's frames; InputError if a link leads it out of the root, or there is no video file."""
+        path = os.path.join(self.root_path, record.path)
+        if self.io == "video":
+            path = find_video_file(path)
+        real = os.path.realpath(path)
+        if not self.allow_outside and os.path.commonpath([real, self._real_root]) != self._real_root:
+            raise InputError(f"{path} is a link to {real}, outside of {self.root_path}; --allow_outside permits that")
+        if self.io == "video":
+            return VideoFile(path, self.modality, self.image_backend)
+        return FrameFolder(path, self.image_tmpl, self.modality, self.image_backend)
+
+
+def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
+    """What is wrong with a video (missing, fewer or more frames than listed), nothing decoded; None if it is fine."""
+    try:
+        source = dataset.open(record)
+        if isinstance(source, VideoFile):
+            return None if os.path.getsize(source.path) else f"{source.path} is empty"
+        if not os.path.isdir(source.directory):
+            return f"folder {source.directory} is not there"
+        if record.num_frames and not all(map(os.path.isfile, source.paths(record.num_frames - 1))):
+            return f"{record.num_frames} frames are listed, but {source.paths(record.num_frames - 1)[0]} is not there"
+        if any(map(os.path.isfile, source.paths(record.num_frames))):
+            return f"{record.num_frames} frames are listed, but {source.paths(record.num_frames)[0]} is there too"
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
+    """Look at `samples` videos spread over the list before a long run starts.
+
+    Raises InputError with the first video that is missing or has other than the listed number of frames.
+    """
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)).tolist()
+    problems = [(record, check_record(dataset, record)) for record in (dataset.video_list[i] for i in chosen)]
+    problems = [(record, problem) for record, problem in problems if problem]
+    if problems:
+        record, problem = problems[0]
+        raise InputError(
+            f"{dataset.where(record)}: {problem} ({len(problems)} of the {len(chosen)} videos looked at are wrong; "
+            "tools/check_dataset.py finds them all, its --fix writes a list that fits)"
+        )
