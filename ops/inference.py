@@ -160,13 +160,13 @@ class Net:
         """Mean scores over the views.
 
         Args:
-            clips: uint8 (N, crops*clips*T*C, H, W), crops outermost.
+            clips: uint8 (N, crops*clips*T*L, C, H, W) or, flattened, (N, crops*clips*T*L*C, H, W); crops outermost.
 
         Returns:
             float32 (N, K) on the CPU.
         """
         num_videos, num_views = len(clips), self.views.count
-        clips = clips.reshape(num_videos * num_views, -1, *clips.shape[-2:])  # (N*V, T*C, H, W)
+        clips = clips.reshape(num_videos * num_views, -1, *clips.shape[2:])  # (N*V, T*L, C, H, W)
         size = pass_size(len(clips), self.options.num_segments, self._runtime)
         parts = []
         for part in clips.split(size):
