@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops.errors import InputError
+from ops.video import num_template_fields
 
 logger = logging.getLogger(__name__)
 
@@ -182,18 +182,11 @@ def read_class_names(path: str | Path) -> list[str]:
 
 
 def check_image_tmpl(image_tmpl: str, modality: str) -> str:
-    """Return the template, or raise InputError where it cannot name a frame.
-
-    Fields: frame; for Flow also (axis, frame) and (number of the video, axis, frame).
-    """
-    choices = [(7,)] if modality != "Flow" else [(7,), ("x", 7), (7, "x", 7)]
-    fields = len(re.findall(r"(?<!\{)\{[^{}]*\}", image_tmpl))
-    try:
-        values = next(values for values in choices if len(values) == fields)
-        image_tmpl.format(*values)
-    except (StopIteration, ValueError, IndexError, KeyError, AttributeError) as error:
-        works = DEFAULT_TMPL if modality != "Flow" else f"{DEFAULT_TMPL} or flow_{{}}_{{:05d}}.jpg"
-        raise InputError(f"--image_tmpl {image_tmpl!r} is no {modality} frame name; {works} would be") from error
+    """Return the template, or raise InputError where it cannot name a frame of this modality."""
+    if num_template_fields(image_tmpl) > 1 and modality != "Flow":
+        raise InputError(
+            f"--image_tmpl {image_tmpl!r} names x and y files: {modality} takes the like of {DEFAULT_TMPL}"
+        )
     return image_tmpl
 
 
