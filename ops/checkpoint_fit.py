@@ -109,9 +109,6 @@ def fit_state_dict(
     targets = model.state_dict()
     ours = _index(targets, f"the {type(model).__name__}")
     theirs = _index(state_dict, source)
-    if not fine_tune:
-        _check_shift(state_dict, targets, source, report)
-
     first_conv = _first_conv_key(model)
     copies: list[tuple[Tensor, Tensor]] = []
     misfits: list[str] = []
@@ -146,6 +143,8 @@ def fit_state_dict(
         optional = name.endswith(_COUNTER) or (new_head and name.startswith("head.")) or (fine_tune and ".nl." in name)
         (report.skipped if optional else unknown).append(old_key)
     _refuse(model, source, missing, unknown, misfits)
+    if not fine_tune:
+        _check_shift(state_dict, targets, source, report)
     with torch.no_grad():
         for target, value in copies:
             target.copy_(value)
@@ -163,9 +162,9 @@ def _index(keys: Iterable[str], owner: str) -> dict[str, str]:
     return index
 
 
-def _check_shift(ours: Iterable[str], network: Iterable[str], source: str, report: LoadReport) -> None:
+def _check_shift(file: Iterable[str], network: Iterable[str], source: str, report: LoadReport) -> None:
     """Weights trained with the shift at other places would load and be wrong."""
-    given, wanted = shifted_modules(ours), shifted_modules(network)
+    given, wanted = shifted_modules(file), shifted_modules(network)
     if given and wanted and given != wanted:
         odd = sorted(given ^ wanted)
         raise InputError(
