@@ -1,0 +1,100 @@
+"""Set trained nets side by side: one table, and one picture of their curves and confusion matrices.
+
+python tools/compare_runs.py TSN=log/RUN,checkpoint/RUN/ckpt.best.pth.tar,tsn.npz TSM=... --png comparison.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ops.checkpoint import load_checkpoint
+from ops.errors import InputError, run_command
+from ops.models import build_model
+from ops.plots import RunCurves, comparison_png
+from ops.run_log import read_epochs
+from ops.scores import Scores
+from tools.model_info import ModelCost, measure
+
+
+@dataclass(frozen=True)
+class Run:
+    """One net: what its training left, and what test_models.py --scores said."""
+
+    cost: ModelCost
+    epochs: list[dict[str, float | None]]
+    scores: Scores
+    class_names: list[str] | None
+
+    @property
+    def seconds(self) -> float:
+        return sum(row["seconds"] or 0.0 for row in self.epochs)
+
+    @property
+    def curves(self) -> RunCurves:
+        def column(name: str) -> tuple[list[float], list[float]]:
+            rows = [row for row in self.epochs if row.get(name) is not None]
+            return [row["epoch"] for row in rows], [row[name] for row in rows]
+
+        return RunCurves(
+            accuracy={"train": column("train_top1"), "val": column("test_top1")},
+            loss={"train": column("train_loss"), "val": column("test_loss")},
+        )
+
+
+def read_run(text: str) -> tuple[str, Run]:
+    """`NAME=LOG_FOLDER,CHECKPOINT,SCORES.npz` -> the name and the run."""
+    name, _, rest = text.partition("=")
+    parts = rest.split(",")
+    if not name or len(parts) != 3:
+        raise InputError(f"{text!r} is not NAME=LOG_FOLDER,CHECKPOINT,SCORES.npz")
+    folder, weights, scores = parts
+    options = load_checkpoint(weights).options
+    model = build_model(options)
+    cost = measure(
+        name,
+        model,
+        num_segments=options.num_segments,
+        channels=model.segment_channels,
+        input_size=options.input_size,
+    )
+    return name, Run(cost, read_epochs(Path(folder) / "epochs.csv"), Scores.load(scores), options.class_names)
+
+
+def table(runs: dict[str, Run]) -> str:
+    """A line a net. Seconds: training, validation included."""
+    lines = [f"{'net':<8} {'top-1':>8} {'top-5':>8} {'parameters':>12} {'FLOPs a clip':>15} {'seconds':>8}"]
+    for name, run in runs.items():
+        top1, top5 = run.scores.topk_percent(1), run.scores.topk_percent(5)
+        cost = f"{run.cost.parameters:>12,} {run.cost.flops:>15,} {run.seconds:>8.0f}"
+        lines.append(f"{name:<8} {top1:>7.2f}% {top5:>7.2f}% {cost}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Compare trained nets: a table and a picture.")
+    parser.add_argument("runs", nargs="+", metavar="NAME=LOG_FOLDER,CHECKPOINT,SCORES.npz")
+    parser.add_argument("--png", help="file for curves and confusion matrices")
+    parser.add_argument("--title", default="")
+    args = parser.parse_args(argv)
+    runs = dict(read_run(text) for text in args.runs)
+    print(table(runs))
+    if args.png:
+        names = next((run.class_names for run in runs.values() if run.class_names), None)
+        comparison_png(
+            {name: run.curves for name, run in runs.items()},
+            {name: run.scores.confusion() for name, run in runs.items()},
+            names,
+            args.png,
+            title=args.title,
+        )
+        print(f"\ncurves and confusion matrices: {args.png}")
+
+
+if __name__ == "__main__":
+    run_command(main)
