@@ -19,22 +19,16 @@ from ops.images import check_backend
 from ops.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices
 from ops.transforms import to_clip
 from ops.video import FrameFolder, FrameSource, VideoFile, num_template_fields
-from ops.video_list import VideoRecord, read_list
+from ops.video_list import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
 
 logger = logging.getLogger(__name__)
-
-MIN_TRAIN_FRAMES = 3
-VIDEO_EXTENSIONS = (
-    *(".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg"),
-    *(".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".ogv", ".gif"),
-)
 
 Transform = Callable[[list[Any], np.random.RandomState], Tensor]
 
 
 def find_video_file(path: str) -> str:
     """The video file at `path`, or at `path` plus the extension of a video; InputError if there is neither."""
-    for extension in ("", *VIDEO_EXTENSIONS):
+    for extension in ("", *VIDEO_EXTENSIONS, *map(str.upper, VIDEO_EXTENSIONS)):
         if os.path.isfile(path + extension):
             return path + extension
     raise InputError(f"{path}: no such video file, nor with an extension such as {' '.join(VIDEO_EXTENSIONS[:5])}")

@@ -184,9 +184,7 @@ def read_class_names(path: str | Path) -> list[str]:
 def check_image_tmpl(image_tmpl: str, modality: str) -> str:
     """Return the template, or raise InputError where it cannot name a frame of this modality."""
     if num_template_fields(image_tmpl) > 1 and modality != "Flow":
-        raise InputError(
-            f"--image_tmpl {image_tmpl!r} names x and y files: {modality} takes the like of {DEFAULT_TMPL}"
-        )
+        raise InputError(f"--image_tmpl {image_tmpl!r} names x and y files: {modality} takes names like {DEFAULT_TMPL}")
     return image_tmpl
 
 

@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 from ops.errors import InputError
 
+MIN_TRAIN_FRAMES = 3  # training and validation leave out shorter videos
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg"),
+    *(".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".ogv", ".gif"),
+)
 MAX_LISTED_FRAMES = 10_000_000  # 4.6 days at 25 frames/s: more is a damaged list
 
 

@@ -129,7 +129,7 @@ def test_videos_have_their_own_root_and_the_same_lists():
         ({"split": 4}, "--split must be 1, 2 or 3, got 4"),
         ({"num_class": 0}, "--num_class must be 1 or more"),
         ({"image_tmpl": "frame.jpg"}, "'frame.jpg' is no frame file template"),
-        ({"image_tmpl": "{}_{:05d}.jpg"}, "names x and y files: RGB takes the like of img_"),
+        ({"image_tmpl": "{}_{:05d}.jpg"}, "names x and y files: RGB takes names like img_"),
         ({"image_tmpl": "{:5q}.jpg"}, "is no frame file template"),
         ({"image_tmpl": "{0.x}.jpg"}, "is no frame file template"),
     ],

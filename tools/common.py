@@ -22,14 +22,13 @@ from tqdm import tqdm
 
 from ops.errors import InputError
 from ops.files import atomic_path
+from ops.video_list import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS
 
 Item = TypeVar("Item")
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".ogv", ".gif")
-)
+VIDEO_SUFFIXES = frozenset(VIDEO_EXTENSIONS)
 MAX_LISTED_FAILURES = 50
-SHORT_VIDEO_FRAMES = 3  # training and validation leave out videos that are shorter
+SHORT_VIDEO_FRAMES = MIN_TRAIN_FRAMES
 
 
 @dataclass(frozen=True)
