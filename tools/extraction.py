@@ -38,6 +38,11 @@ class Extraction:
     overwrite: bool = False
 
 
+def frame_folder(video: Path) -> Path:
+    """Folder of a video's frames, both relative to their roots: its path without the extension."""
+    return video.with_name(video.stem if video.stem.strip(".") else video.name)
+
+
 def partial_folder(folder: Path) -> Path:
     """Where the frames of `folder` are gathered while they are incomplete."""
     name = f".{folder.name}{PARTIAL}"
@@ -47,25 +52,30 @@ def partial_folder(folder: Path) -> Path:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder at `path`, which goes at the end; what a killed run left there goes first."""
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `folder` when the body ends well, and is removed when it raises.
 
     A killed run leaves the partial folder behind; the next run starts it anew.
     """
-    partial = partial_folder(folder)
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
+    with scratch_folder(partial_folder(folder)) as partial:
         yield partial
         if folder.is_dir():
             if any(entry.is_dir() for entry in folder.iterdir()):
                 raise InputError(f"{shown(folder)} holds folders, not frames only: not replaced")
             shutil.rmtree(folder)
         partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def is_done(folder: Path) -> bool:
@@ -180,6 +190,6 @@ def extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], ima
 
 
 def print_counts(results: Sequence[int | Failure]) -> None:
-    """How many frames were written and how many videos had been done before."""
+    """Print how many frames were written and how many videos had been done before."""
     counts = [result for result in results if not isinstance(result, Failure)]
     print(f"frames written: {sum(counts)} (videos done before: {counts.count(0)})")

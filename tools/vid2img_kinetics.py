@@ -19,12 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.errors import InputError, run_command
 from tools.common import VIDEO_SUFFIXES, existing_folder, find_videos, report, shown
-from tools.extraction import add_extraction_options, extract_all, print_counts
-
-
-def frame_folder(video: Path) -> Path:
-    """Folder of a video's frames, both relative to their roots: its path without the extension."""
-    return video.with_name(video.stem if video.stem.strip(".") else video.name)
+from tools.extraction import add_extraction_options, extract_all, frame_folder, print_counts
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,0 +1,236 @@
+"""Dense optical flow of videos, as the pairs of JPEG channels that --modality Flow reads.
+
+    python tools/extract_flow.py data/kinetics/images data/kinetics/flow --layout kinetics
+    python tools/extract_flow.py videos data/UCF101/jpg --layout ucf101 --videos --height 256
+
+SOURCE holds frame folders (with --videos: video files) at any depth; OUT gets a folder of the same path for each, in
+the data set's flow layout: x and y packed into one RGB file (x, y, 0), or a grey file each, which may lie beside the
+frames.
+
+A pixel of flow frame k is how far its point moves from frame k to frame k+1, x to the right and y down, in pixels of
+the written size: clipped to +-BOUND and stored as round(255 * (v + BOUND) / (2 * BOUND)), so that 0 is 128. The last
+frame has no successor and repeats the flow before it, so that flow and RGB have the same number of frames (--drop_last:
+one less). Needs OpenCV: pip install -r requirements-flow.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ops.dataset_configs import DATASETS
+from ops.errors import InputError, run_command
+from ops.video import FrameFolder, num_template_fields
+from tools.common import add_jobs_option, at_least, existing_folder, find_videos, report, run_jobs, shown
+from tools.extraction import PARTIAL, decoded_frames, frame_folder, print_counts, scratch_folder, whole_folder
+from tools.lists import count_images, frame_number_pattern
+
+JPEG_QUALITY = 95
+FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """What one video's flow is made with; templates as in the table of data sets."""
+
+    method: str
+    bound: float
+    height: int
+    image_tmpl: str
+    flow_tmpl: str
+    videos: bool
+    drop_last: bool
+    overwrite: bool
+    max_frames: int
+
+
+def opencv() -> Any:
+    """The cv2 module; InputError that says how to get it."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise InputError(f"optical flow needs OpenCV: pip install -r requirements-flow.txt ({error})") from None
+    return cv2
+
+
+def flow_function(method: str) -> FlowFunction:
+    """Two uint8 (H, W) frames -> float32 (H, W, 2) flow (x, y) in pixels."""
+    cv2 = opencv()
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    if method == "dis":
+        algorithm = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    elif not hasattr(cv2, "optflow"):
+        raise InputError(
+            "--method tvl1 needs OpenCV's extra modules: pip uninstall opencv-python-headless, then pip install "
+            "opencv-contrib-python-headless; or use --method dis"
+        )
+    else:
+        algorithm = cv2.optflow.DualTVL1OpticalFlow_create()
+    return lambda before, after: algorithm.calc(before, after, None)
+
+
+def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
+    """Flow in pixels -> uint8: [-bound, bound] on 0..255, clipped. Bound 20: -20, 0, 20 -> 0, 128, 255."""
+    return np.rint((np.clip(flow, -bound, bound) + bound) * (255 / (2 * bound))).astype(np.uint8)
+
+
+def _gray_frames(source: Path, options: FlowOptions) -> Iterator[np.ndarray]:
+    """The frames of a video or frame folder as uint8 (H, W)."""
+    if options.videos:
+        for picture in decoded_frames(source, height=options.height, max_frames=options.max_frames):
+            yield np.asarray(Image.fromarray(picture).convert("L"))
+        return
+    frames = FrameFolder(source, options.image_tmpl, backend="pillow")
+    for index in range(count_images(source, options.image_tmpl)):
+        image = frames.read([index])[0].convert("L")
+        if options.height and image.height != options.height:
+            width = max(1, round(image.width * options.height / image.height))
+            image = image.resize((width, options.height), Image.Resampling.BICUBIC)
+        yield np.asarray(image)
+
+
+def flows(
+    frames: Iterable[np.ndarray], compute: FlowFunction, *, bound: float, drop_last: bool
+) -> Iterator[np.ndarray]:
+    """uint8 (H, W, 2) for each frame; the last repeats the one before, or is left out. A single frame moves nowhere."""
+    before, quantised = None, None
+    for number, frame in enumerate(frames, start=1):
+        if before is not None:
+            if frame.shape != before.shape:
+                raise InputError(f"frame {number} has another size than frame {number - 1}")
+            quantised = quantise(compute(before, frame), bound)
+            yield quantised
+        before = frame
+    if before is None:
+        raise InputError("holds no frame")
+    if not drop_last:
+        yield quantised if quantised is not None else quantise(np.zeros((*before.shape, 2), np.float32), bound)
+
+
+def _save(flow: np.ndarray, paths: Sequence[Path]) -> None:
+    if len(paths) == 1:
+        packed = np.concatenate((flow, np.zeros_like(flow[:, :, :1])), axis=2)
+        # Without subsampling: x and y would bleed into each other's neighbours through the colour channels.
+        Image.fromarray(packed).save(paths[0], quality=JPEG_QUALITY, subsampling=0)
+    else:
+        for channel, path in enumerate(paths):
+            Image.fromarray(np.ascontiguousarray(flow[:, :, channel])).save(path, quality=JPEG_QUALITY)
+
+
+def _merge(partial: Path, folder: Path, pattern: re.Pattern[str]) -> None:
+    """Move finished flow files beside the frames. Frame 1 goes first and comes last: it tells that all are there."""
+
+    def number(path: Path) -> int:
+        return int(pattern.fullmatch(path.name)[pattern.groups])
+
+    for path in sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=number):
+        path.unlink()
+    for path in sorted(partial.iterdir(), key=number, reverse=True):
+        path.rename(folder / path.name)
+
+
+def extract_flow(job: tuple[Path, Path], options: FlowOptions) -> int:
+    """Write the flow of one video (job[0]) to a folder (job[1]); returns how many frames, 0 if they were there.
+
+    Raises InputError as `decoded_frames` does, and where frames are missing, unreadable or of different sizes.
+    """
+    source, folder = job
+    layout = FrameFolder(folder, options.flow_tmpl, "Flow")
+    if all(os.path.exists(path) for path in layout.paths(0)) and not options.overwrite:
+        return 0
+    # A folder that holds RGB frames as well is filled file by file; any other appears whole.
+    shared = folder.is_dir() and layout.num_fields > 1
+    with scratch_folder(folder / f".flow{PARTIAL}") if shared else whole_folder(folder) as partial:
+        compute, count = flow_function(options.method), 0
+        try:
+            for flow in flows(_gray_frames(source, options), compute, bound=options.bound, drop_last=options.drop_last):
+                _save(flow, [partial / os.path.basename(path) for path in layout.paths(count)])
+                count += 1
+        except InputError as error:
+            raise InputError(str(error).removeprefix(f"{source}: ")) from None
+        if not count:
+            raise InputError("has a single frame, from which there is no flow to anywhere")
+        if shared:
+            _merge(partial, folder, frame_number_pattern(options.flow_tmpl))
+    return count
+
+
+def find_frame_folders(root: Path, image_tmpl: str) -> list[Path]:
+    """Folders below `root` that hold frame 1, sorted, relative to it."""
+    first, found = image_tmpl.format(1), []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if first in files:
+            found.append(Path(folder).relative_to(root))
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="folder of frame folders, or of video files")
+    parser.add_argument("out", help="folder to write the flow to")
+    parser.add_argument(
+        "--layout", choices=tuple(DATASETS), default="kinetics", help="file names (default: %(default)s)"
+    )
+    parser.add_argument("--videos", action="store_true", help="SOURCE holds video files")
+    parser.add_argument("--image_tmpl", help="name of a frame in SOURCE (default: the layout's)")
+    parser.add_argument("--method", choices=("dis", "tvl1"), default="dis", help="DIS is fast; TV-L1 is the papers'")
+    parser.add_argument("--bound", type=float, default=20, help="largest flow kept, in pixels (%(default)s)")
+    parser.add_argument("--height", type=at_least(0), default=0, help="of the flow in pixels; 0: as SOURCE (0)")
+    parser.add_argument("--drop_last", action="store_true", help="write one flow frame less than there are frames")
+    parser.add_argument(
+        "--max_frames", type=at_least(1), default=100_000, help="longer videos are refused (%(default)s)"
+    )
+    parser.add_argument("--timeout", type=float, default=14400, metavar="SECONDS", help="for one video (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="redo videos that are done")
+    add_jobs_option(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Extract the flow of all videos; returns 1 if any could not be."""
+    args = parse_args(argv)
+    spec = DATASETS[args.layout]
+    image_tmpl = args.image_tmpl or spec.image_tmpl
+    root, out = existing_folder(args.source, "videos" if args.videos else "frame folders"), Path(args.out)
+    if not args.bound > 0:
+        raise InputError(f"--bound {args.bound:g} must be above 0")
+    if num_template_fields(spec.flow_tmpl) == 1 and out.resolve() == root.resolve():
+        raise InputError(f"{shown(out)}: this layout's flow needs a folder of its own, beside the one of the frames")
+    flow_function(args.method)  # say what is missing now, not once a video
+    sources = find_videos(root) if args.videos else find_frame_folders(root, image_tmpl)
+    if not sources:
+        wanted = "video files" if args.videos else f"folders with {image_tmpl.format(1)}"
+        raise InputError(f"{shown(root)}: no {wanted} in it")
+    options = FlowOptions(
+        method=args.method,
+        bound=args.bound,
+        height=args.height,
+        image_tmpl=image_tmpl,
+        flow_tmpl=spec.flow_tmpl,
+        videos=args.videos,
+        drop_last=args.drop_last,
+        overwrite=args.overwrite,
+        max_frames=args.max_frames,
+    )
+    jobs = [(root / source, out / (frame_folder(source) if args.videos else source)) for source in sources]
+    work = functools.partial(extract_flow, options=options)
+    results = run_jobs(work, jobs, jobs=args.jobs, label="videos", timeout_s=args.timeout)
+    print_counts(results)
+    return report("videos with flow", sources, results)
+
+
+if __name__ == "__main__":
+    run_command(main)
