@@ -28,6 +28,19 @@ class RunCurves:
     accuracy: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     loss: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, float | None]]) -> RunCurves:
+        """Curves of the rows of an epochs.csv; an epoch without validation has no point on those of 'val'."""
+
+        def column(name: str) -> tuple[list[float], list[float]]:
+            filled = [row for row in rows if row.get(name) is not None]
+            return [row["epoch"] for row in filled], [row[name] for row in filled]
+
+        return cls(
+            accuracy={"train": column("train_top1"), "val": column("test_top1")},
+            loss={"train": column("train_loss"), "val": column("test_loss")},
+        )
+
 
 def class_names_or_numbers(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
     """`class_names` where there is one for each class, else '0', '1', ..."""

@@ -37,14 +37,7 @@ class Run:
 
     @property
     def curves(self) -> RunCurves:
-        def column(name: str) -> tuple[list[float], list[float]]:
-            rows = [row for row in self.epochs if row.get(name) is not None]
-            return [row["epoch"] for row in rows], [row[name] for row in rows]
-
-        return RunCurves(
-            accuracy={"train": column("train_top1"), "val": column("test_top1")},
-            loss={"train": column("train_loss"), "val": column("test_loss")},
-        )
+        return RunCurves.from_rows(self.epochs)
 
 
 def read_run(text: str) -> tuple[str, Run]:
