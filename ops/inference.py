@@ -114,9 +114,7 @@ class Net:
         self._runtime = runtime
         self._crop_size = model.scale_size if views.full_res else model.input_size
         self._scale_size = model.scale_size
-        self._normalize = ClipNormalize(
-            **model.normalization, channels=model.segment_channels, channels_last=runtime.channels_last
-        )
+        self._normalize = ClipNormalize(**model.normalization, channels_last=runtime.channels_last)
         self._model = _prepare(model, runtime)
 
     def __str__(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,25 +20,7 @@ _LABELLED_CLASSES = 60  # beyond this, class names on the axes are unreadable
 _NUMBERED_CLASSES = 20  # beyond this, numbers in the cells are
 
 
-@dataclass(frozen=True)
-class RunCurves:
-    """One training run over its epochs: `accuracy` and `loss` map 'train' and 'val' to (epochs, values)."""
-
-    accuracy: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-    loss: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[Mapping[str, float | None]]) -> RunCurves:
-        """Curves of the rows of an epochs.csv; an epoch without validation has no point on those of 'val'."""
-
-        def column(name: str) -> tuple[list[float], list[float]]:
-            filled = [row for row in rows if row.get(name) is not None]
-            return [row["epoch"] for row in filled], [row[name] for row in filled]
-
-        return cls(
-            accuracy={"train": column("train_top1"), "val": column("test_top1")},
-            loss={"train": column("train_loss"), "val": column("test_loss")},
-        )
+Rows = Sequence[Mapping[str, float | None]]  # a run's epochs, as `ops.run_log.read_epochs` gives them
 
 
 def class_names_or_numbers(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
@@ -87,22 +68,20 @@ def confusion_png(
     _save(figure, path)
 
 
-def curves_png(run: RunCurves, path: str | Path, *, title: str = "Training") -> None:
-    """Draw loss and top-1 accuracy over epochs.
+def curves_png(rows: Rows, path: str | Path, *, title: str = "Training") -> None:
+    """Draw a run's top-1 accuracy and loss over its epochs.
 
     Raises:
         InputError: matplotlib is missing, or the file cannot be written.
     """
     figure = _figure(11.0, 4.5)
     figure.suptitle(title)
-    accuracy, loss = figure.subplots(1, 2)
-    _draw_curves(accuracy, {"": run.accuracy}, "top-1 accuracy (%)")
-    _draw_curves(loss, {"": run.loss}, "loss")
+    _draw_curves(figure.subplots(1, 2), {"": rows})
     _save(figure, path)
 
 
 def comparison_png(
-    runs: Mapping[str, RunCurves],
+    runs: Mapping[str, Rows],
     matrices: Mapping[str, np.ndarray],
     class_names: Sequence[str] | None,
     path: str | Path,
@@ -112,7 +91,7 @@ def comparison_png(
     """Draw the curves of several runs above their confusion matrices, in one figure.
 
     Args:
-        runs: name of the net -> its curves.
+        runs: name of the net -> rows of its epochs.
         matrices: name of the net -> counts (K, K), a row for each true class.
 
     Raises:
@@ -124,9 +103,7 @@ def comparison_png(
         figure.suptitle(title, fontsize=15)
     grid = figure.add_gridspec(2, columns, height_ratios=(1.0, 1.6))
     half = columns - columns // 2
-    accuracy, loss = figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])
-    _draw_curves(accuracy, {name: run.accuracy for name, run in runs.items()}, "top-1 accuracy (%)")
-    _draw_curves(loss, {name: run.loss for name, run in runs.items()}, "loss")
+    _draw_curves((figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])), runs)
     for column, (name, matrix) in enumerate(matrices.items()):
         matrix = np.asarray(matrix)
         right = 100.0 * np.trace(matrix) / max(matrix.sum(), 1)
@@ -166,20 +143,22 @@ def _draw_confusion(
             axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour, fontsize=8)
 
 
-def _draw_curves(
-    axes: Axes, runs: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], label: str
-) -> None:
-    styles = {"train": "--", "val": "-"}
-    for number, (name, phases) in enumerate(runs.items()):
-        for phase, (epochs, values) in phases.items():
-            colour = f"C{number}" if len(runs) > 1 else None
-            marker = "o" if len(epochs) == 1 else None
-            text = f"{name} {phase}".strip()
-            axes.plot(epochs, values, styles.get(phase, "-"), color=colour, marker=marker, label=text)
-    axes.set(xlabel="epoch", ylabel=label)
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend()
+def _draw_curves(axes: Sequence[Axes], runs: Mapping[str, Rows]) -> None:
+    """Accuracy and loss of each run over its epochs, on two axes; a colour a run, dashes for training."""
+    for ax, column, label in ((axes[0], "top1", "top-1 accuracy (%)"), (axes[1], "loss", "loss")):
+        for number, (name, rows) in enumerate(runs.items()):
+            for phase, word, style in (("train", "training", "--"), ("test", "validation", "-")):
+                # An epoch has no validation unless --eval-freq says so.
+                points = [(row["epoch"], row[f"{phase}_{column}"]) for row in rows]
+                points = [point for point in points if point[1] is not None]
+                if points:
+                    label_text = f"{name} {word}".strip()
+                    marker = "o" if len(points) == 1 else None
+                    ax.plot(*zip(*points, strict=True), style, color=f"C{number}", marker=marker, label=label_text)
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.grid(alpha=0.3)
+        if ax.lines:
+            ax.legend()
 
 
 def _save(figure: Figure, path: str | Path) -> None:
