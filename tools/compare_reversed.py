@@ -1,0 +1,57 @@
+"""What playing the moving digits backwards does to a net's answers.
+
+    python tools/compare_reversed.py FORWARDS.npz BACKWARDS.npz
+
+The files are those of test_models.py --scores, the second one with --reverse. A net that sees order turns `grows` into
+`shrinks`; one that does not gives the same answer twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from ops.errors import InputError, run_command
+from ops.scores import Scores
+from tools.make_moving_digits import CLASSES, TIME_REVERSED
+
+OTHER = np.array([CLASSES.index(TIME_REVERSED[name]) for name in CLASSES])
+
+
+def count_turned(forwards: Scores, backwards: Scores) -> tuple[int, int]:
+    """Videos whose answer turns into the pair's other class, and videos whose answer stays.
+
+    Raises InputError where the files are not of the same videos or classes.
+    """
+    for scores in (forwards, backwards):
+        if scores.num_classes != len(CLASSES):
+            raise InputError(f"the moving digits have {len(CLASSES)} classes, the scores {scores.num_classes}")
+    same_order = backwards.in_order_of(forwards.names)
+    if same_order is None:
+        raise InputError("the two files are not of the same videos: make both from one list")
+    before, after = forwards.scores.argmax(axis=1), same_order.scores.argmax(axis=1)
+    return int((after == OTHER[before]).sum()), int((after == before).sum())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Compare answers to videos played forwards and backwards.")
+    parser.add_argument("forwards", metavar="FORWARDS.npz")
+    parser.add_argument("backwards", metavar="BACKWARDS.npz")
+    args = parser.parse_args(argv)
+    forwards = Scores.load(args.forwards)
+    turned, stayed = count_turned(forwards, Scores.load(args.backwards))
+    total = len(forwards.names)
+    share = 100 * turned / total
+    print(
+        f"Played backwards, {turned} of {total} answers ({share:.1f} %) turn into the pair's other class; {stayed} stay."
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
