@@ -165,8 +165,8 @@ class VideoFile:
             raise InputError(f"{self.path}: frame index {wanted[0]} is negative")
         try:
             found = dict(self._decode_from_keys(wanted))
-        except UntrustedPacketsError:
-            found = self._decode_in_order(wanted)
+        except (UntrustedPacketsError, av.error.FFmpegError, MemoryError):
+            found = dict(self.read_through(wanted))  # tells damage from a key frame that decoding cannot start at
         return [found[int(index)] for index in indices]
 
     def frames(self) -> Iterator[Frame]:
@@ -183,23 +183,24 @@ class VideoFile:
         with open_video(self.path, self.threads) as container, naming(self.path):
             yield from container.decode(container.streams.video[0])
 
-    def _decode_in_order(self, wanted: list[int]) -> dict[int, Frame]:
-        found: dict[int, Frame] = {}
-        remaining = set(wanted)
+    def read_through(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+        """Decode straight through, giving (index, frame) for these ascending 0-based indices as they come by."""
         convert = RgbConverter(self.height)
-        count = 0
-        for frame in self._decode_all():
-            if count in remaining:
-                found[count] = self._wrap(frame, convert)
-                if len(found) == len(remaining):
-                    return found
+        remaining = iter(wanted)
+        target, count = next(remaining, None), 0
+        for frame in self._decode_all() if target is not None else ():
+            if count == target:
+                yield target, self._wrap(frame, convert)
+                target = next(remaining, None)
+                if target is None:
+                    return
             count += 1
-        missing = min(remaining - found.keys())
-        raise InputError(f"{self.path}: frame {missing + 1} is asked for, but the video has {count} frames")
+        if target is not None:
+            raise InputError(f"{self.path}: frame {target + 1} is asked for, but the video has {count} frames")
 
     def _decode_from_keys(self, wanted: list[int]) -> Iterator[tuple[int, Frame]]:
         """Skip the packets that no wanted frame needs, by the packets' times; check these on every frame that comes."""
-        with open_video(self.path, self.threads) as container, naming(self.path):
+        with open_video(self.path, self.threads) as container:
             decoder = container.streams.video[0].codec_context
             table = PacketTable.read(container, self.max_packet_bytes)
             convert = RgbConverter(self.height)
@@ -213,13 +214,10 @@ class VideoFile:
                     position, first_rank, expected = key_position, key_rank, key_rank
                 while expected <= target:
                     while not pending:
-                        pending.extend(decoder.decode(table.packet(position)))
+                        pending.extend(table.decode(decoder, position, first_rank))
                         position += 1
                     frame = pending.popleft()
-                    index = table.ranks.get(frame.pts, -1)
-                    if 0 <= index < first_rank:
-                        continue  # shown before the key frame that decoding started at
-                    if index != expected:
+                    if table.ranks.get(frame.pts) != expected:
                         raise UntrustedPacketsError
                     expected += 1
                 yield target, self._wrap(frame, convert)
