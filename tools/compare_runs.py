@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ops.checkpoint import load_checkpoint
 from ops.errors import InputError, run_command
 from ops.models import build_model
-from ops.plots import RunCurves, comparison_png
+from ops.plots import comparison_png
 from ops.run_log import read_epochs
 from ops.scores import Scores
 from tools.model_info import ModelCost, measure
@@ -35,10 +35,6 @@ class Run:
     def seconds(self) -> float:
         return sum(row["seconds"] or 0.0 for row in self.epochs)
 
-    @property
-    def curves(self) -> RunCurves:
-        return RunCurves.from_rows(self.epochs)
-
 
 def read_run(text: str) -> tuple[str, Run]:
     """`NAME=LOG_FOLDER,CHECKPOINT,SCORES.npz` -> the name and the run."""
@@ -49,14 +45,9 @@ def read_run(text: str) -> tuple[str, Run]:
     folder, weights, scores = parts
     options = load_checkpoint(weights).options
     model = build_model(options)
-    cost = measure(
-        name,
-        model,
-        num_segments=options.num_segments,
-        channels=model.segment_channels,
-        input_size=options.input_size,
+    return name, Run(
+        measure(name, model), read_epochs(Path(folder) / "epochs.csv"), Scores.load(scores), options.class_names
     )
-    return name, Run(cost, read_epochs(Path(folder) / "epochs.csv"), Scores.load(scores), options.class_names)
 
 
 def table(runs: dict[str, Run]) -> str:
@@ -80,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.png:
         names = next((run.class_names for run in runs.values() if run.class_names), None)
         comparison_png(
-            {name: run.curves for name, run in runs.items()},
+            {name: run.epochs for name, run in runs.items()},
             {name: run.scores.confusion() for name, run in runs.items()},
             names,
             args.png,

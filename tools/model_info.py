@@ -33,11 +33,12 @@ class ModelCost:
 
 
 @torch.no_grad()
-def measure(name: str, model: TSN, *, num_segments: int, channels: int, input_size: int) -> ModelCost:
-    """Count a net's parameters, and by torch's own counter the FLOPs of one clip of (T*C, H, W)."""
+def measure(name: str, model: TSN) -> ModelCost:
+    """Count a net's parameters, and by torch's own counter the FLOPs of one clip of its own size."""
     model.eval()
+    side = model.input_size
     with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, num_segments * channels, input_size, input_size))
+        model(torch.zeros(1, model.num_segments * model.segment_channels, side, side))
     return ModelCost(name, count_parameters(model), counter.get_total_flops())
 
 
@@ -78,10 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             online=args.online and is_shift,
             input_size=args.input_size,
         )
-        channels = {"RGB": 3, "Flow": 2 * model.new_length, "RGBDiff": 3 * (model.new_length + 1)}[args.modality]
-        costs.append(
-            measure(name, model, num_segments=args.num_segments, channels=channels, input_size=args.input_size)
-        )
+        costs.append(measure(name, model))
     if args.json:
         print(json.dumps([asdict(cost) for cost in costs]))
         return
