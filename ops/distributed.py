@@ -29,6 +29,7 @@ class Process:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    local_world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     devices: tuple[int, ...] = ()
 
@@ -36,6 +37,11 @@ class Process:
     def is_main(self) -> bool:
         """Whether this is the one process that writes files."""
         return self.rank == 0
+
+    def __str__(self) -> str:
+        if self.device.type != "cuda":
+            return f"{self.world_size} x CPU, {torch.get_num_threads()} threads"
+        return f"{max(1, len(self.devices)) * self.world_size} x {torch.cuda.get_device_name(self.device)}"
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add up a tensor over all processes, in place, without waiting for a CUDA device; returns the tensor."""
@@ -85,6 +91,10 @@ class Process:
             )
         return batch_size // self.world_size
 
+    def share_workers(self, workers: int) -> int:
+        """This process's part of a machine's loader workers, rounded up."""
+        return -(-workers // self.local_world_size)
+
 
 def init_from_env(gpus: Sequence[int] | None = None) -> Process:
     """Join the job that torchrun describes in the environment; without torchrun, be the only process.
@@ -118,7 +128,7 @@ def init_from_env(gpus: Sequence[int] | None = None) -> Process:
         # Gradients travel by NCCL; counts and decisions by gloo, so that the CPU never waits for the GPU to agree.
         backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
         dist.init_process_group(backend, timeout=_TIMEOUT)
-    return Process(rank, world_size, local_rank, device)
+    return Process(rank, world_size, local_rank, local_world_size, device)
 
 
 def shut_down() -> None:

@@ -182,14 +182,13 @@ def train_one_epoch(
         if step % print_freq == 0:
             guard.check_pending()
             hooks.log(_train_line(progress, step, num_steps, lr, batch_time, data_time))
-        if progress.step == num_steps:
-            break
-        if stop or (process.world_size == 1 and hooks.should_stop()):
-            guard.check_pending()
-            return False
-        if save_every and progress.step % save_every == 0:
-            guard.check_pending()
-            hooks.save(progress)
+        if progress.step < num_steps:
+            if stop or (process.world_size == 1 and hooks.should_stop()):
+                guard.check_pending()
+                return False
+            if save_every and progress.step % save_every == 0:
+                guard.check_pending()
+                hooks.save(progress)
     guard.check_pending()
     optimizer.zero_grad(set_to_none=True)
     return True
@@ -236,6 +235,7 @@ class Validation:
     num_videos: int
     num_listed: int
     confusion: Tensor
+    seconds: float
 
 
 def validate(
@@ -271,7 +271,7 @@ def validate(
     truths = [torch.empty(0, dtype=torch.int64)]
     batch_time = AverageMeter()
     num_steps = len(loader)
-    end = time.perf_counter()
+    start = end = time.perf_counter()
     for step, batch in enumerate(loader):
         if hooks.should_stop():
             raise StopRequestedError
@@ -305,6 +305,7 @@ def validate(
         num_videos=int(num_videos),
         num_listed=num_listed,
         confusion=process.sum_(confusion.to(device)).cpu(),
+        seconds=time.perf_counter() - start,
     )
 
 

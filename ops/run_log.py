@@ -22,6 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from ops.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ EPOCH_COLUMNS = (
     "test_top5",
     "best",
     "seconds",
-    "skipped",
+    "skipped",  # samples that could not be read
+    "nonfinite",  # steps left out for a loss or gradient that was not finite
 )
 _LINES, _EPOCHS, _ARGS, _EVENTS = "log.csv", "epochs.csv", "args.txt", "events.out.tfevents.*"
 _TAIL_BYTES = 4096
@@ -46,17 +49,19 @@ _TAIL_BYTES = 4096
 class RunLog:
     """The log files of a run.
 
-    log.csv holds the lines that the run prints, as published; epochs.csv a row of numbers for each epoch, empty where the
-    epoch had no validation.
+    log.csv holds the lines that the run prints, as published; epochs.csv a row of numbers for each epoch, with empty
+    fields where the epoch had no validation.
 
     Args:
-        folder: None writes nothing (every process but the first).
-        resume: `state()` of the checkpoint that the run goes on from; None starts new files. What another run left in the
-            folder is moved into a subfolder `earlier-1`, `earlier-2`, ...
+        folder: None writes nothing.
+        resume: `state()` of the checkpoint that the run goes on from; None starts new files. What another run left in
+            the folder is moved into a subfolder `earlier-1`, `earlier-2`, ...
+        echo: print the lines, too.
     """
 
-    def __init__(self, folder: Path | None, *, resume: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path | None, *, resume: Mapping[str, Any] | None = None, echo: bool = True) -> None:
         self.folder = folder
+        self._echo = echo
         self._events = None
         if folder is None:
             return
@@ -75,9 +80,11 @@ class RunLog:
 
     def line(self, text: str) -> None:
         """Print a line and keep it in log.csv."""
+        if self._echo:
+            tqdm.write(text)  # prints above a progress bar, if there is one
+            sys.stdout.flush()
         if self.folder is None:
             return
-        print(text, flush=True)
         with _clear_errors(self.folder):
             self._lines.write(text + "\n")
             self._lines.flush()
@@ -165,9 +172,8 @@ def _tail_checksum(path: Path, size: int) -> int:
 def _cut_back(folder: Path, state: Mapping[str, Any]) -> bool:
     """Cut the files to what they were; False, and nothing changed, if they are not the same files."""
     sizes = {}
-    for name, value in state.items():
-        path = folder / Path(name).name  # a checkpoint is a stranger's file: it must not lead elsewhere
-        size, checksum = value
+    for name, (size, checksum) in state.items():
+        path = folder / Path(name).name  # a checkpoint may be a stranger's file: it must not lead elsewhere
         if not path.is_file() or path.stat().st_size < size or _tail_checksum(path, size) != checksum:
             return False
         sizes[path] = size

@@ -1,0 +1,440 @@
+"""Train TSM or TSN: options -> data, model, engine."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ops.advice import training_advice
+from ops.checkpoint import (
+    Checkpoint,
+    ModelOptions,
+    load_checkpoint,
+    load_for_finetune,
+    load_into,
+    same_dataset,
+    store_name,
+)
+from ops.dataset import TSNDataSet, quick_check
+from ops.dataset_configs import DatasetPaths, resolve_dataset
+from ops.distributed import Process, init_from_env, parallel, shut_down, sync_batch_norm
+from ops.engine import StopRequestedError, Validation
+from ops.errors import InputError, run_command
+from ops.files import atomic_write_text
+from ops.loader import make_loader
+from ops.models import TSN, build_model
+from ops.opts import parse_train_args
+from ops.run import Networks, Run, RunSettings
+from ops.run_log import RunLog, read_epochs
+from ops.run_state import (
+    LATEST,
+    Position,
+    check_resumable,
+    check_same_network,
+    check_writable,
+    find_checkpoint,
+    read_position,
+    restore_optimizer,
+    restore_random_state,
+    run_folder,
+)
+from ops.schedule import Schedule, scaled_lr
+from ops.signals import StopSignals
+from ops.transforms import ClipNormalize, train_transform, val_transform
+
+logger = logging.getLogger("main")
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    args = parse_train_args(argv)
+    check_options(args)
+    set_up_torch(args.seed, deterministic=args.deterministic)
+    process = init_from_env(args.gpus)
+    logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s")
+    try:
+        with StopSignals() as stop:
+            return train(args, process, stop)
+    finally:
+        shut_down()
+
+
+def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int | None:
+    """Build what the options say, then train it or (`--evaluate`) only validate it; returns the exit status."""
+    data = resolve_dataset(
+        args.dataset,
+        args.modality,
+        root_dataset=args.root_dataset,
+        split=args.split,
+        num_class=args.num_class,
+        train_list=args.train_list,
+        val_list=args.val_list,
+        root_path=args.root_path,
+        image_tmpl=args.image_tmpl,
+        io=args.io,
+    )
+    options = model_options(args, data)
+    name = args.store_name or store_name(
+        options, epochs=args.epochs, pretrain=args.pretrain or "none", lr_type=args.lr_type, suffix=args.suffix
+    )
+    log_folder, model_folder = run_folder(args.root_log, name), run_folder(args.root_model, name)
+    if process.is_main and not args.evaluate:
+        check_writable(log_folder)
+        check_writable(model_folder)
+    val_set = data_set(args, data, options, training=False)
+    train_set = val_set if args.evaluate else data_set(args, data, options, training=True)
+    train_loader = make_train_loader(args, train_set, process)
+    num_steps = len(train_loader)
+
+    resumed = find_checkpoint(args.resume, model_folder, needed=args.evaluate)
+    tuned = load_checkpoint(args.tune_from) if args.tune_from and resumed is None else None
+    fc_lr5 = learns_head_faster(resumed, tuned, options)
+    model = load_network(args, options, resumed, tuned, fc_lr5=fc_lr5, verbose=process.is_main)
+    channels_last = args.memory_format != "contiguous"
+    model.to(process.device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    if args.sync_bn:
+        model = sync_batch_norm(model, process)
+    optimizer = torch.optim.SGD(
+        model.get_optim_policies(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay
+    )
+    scaler = torch.amp.GradScaler(process.device.type) if args.amp == "fp16" else None
+    recorded = recorded_options(args, options, num_train=len(train_set), fc_lr5=fc_lr5)
+    position = Position(epoch=args.start_epoch)
+    if resumed is not None and not args.evaluate:
+        check_resumable(resumed, recorded)
+        position = read_position(resumed, num_steps=num_steps)
+        restore_optimizer(optimizer, resumed)
+    run = Run(
+        wrap(model, process, compiled=args.compile),
+        optimizer,
+        train_loader,
+        make_val_loader(args, val_set, process),
+        train_set=train_set,
+        val_set=val_set,
+        schedule=Schedule(recorded["lr"], args.lr_type, args.lr_steps, args.epochs, args.warmup_epochs),
+        settings=run_settings(args),
+        normalize=ClipNormalize(**model.normalization, channels_last=channels_last),
+        scaler=scaler,
+        process=process,
+        log=open_log(args, process, log_folder, position, resumed),
+        stop=stop,
+        model_folder=model_folder,
+        options=options,
+        recorded=recorded,
+        position=position,
+        num_steps=num_steps,
+    )
+    try:
+        if args.evaluate:
+            run.validate()
+        else:
+            say_where(position, resumed, model_folder)
+            for line in advice(args, process, recorded):
+                logger.warning("Warning: %s", line)
+            # Each process draws its own dropout masks; a resumed one gets its own random state back, last of all.
+            torch.manual_seed(args.seed + process.rank + 1000 * position.epoch)
+            if resumed is not None:
+                restore_random_state(resumed, process, scaler)
+            if not run.fit():
+                say_stopped(stop, position, num_steps, model_folder)
+                return stop.exit_status
+        if args.plots and process.is_main:
+            epochs_file = None if args.evaluate else log_folder / "epochs.csv"
+            write_plots(Path(args.plots), epochs_file, run.last_validation, options.class_names)
+    except StopRequestedError:
+        return stop.exit_status
+    finally:
+        run.log.close()
+    return None
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what argparse cannot see is wrong."""
+    if args.online and not args.shift:
+        raise InputError("--online says which way --shift moves channels: give --shift, too")
+    if args.start_epoch >= args.epochs:
+        raise InputError(f"--start-epoch {args.start_epoch} leaves nothing to do: --epochs is {args.epochs}")
+    if args.tune_from and args.resume and args.resume != "auto":
+        raise InputError("--tune_from begins a run and --resume goes on with one: give one of them")
+    for flag, value in (("--lr", args.lr), ("--clip-gradient", args.clip_gradient)):
+        if value is not None and not value > 0:
+            raise InputError(f"{flag} must be more than 0, got {value:g}")
+    for flag, value in (("--weight-decay", args.weight_decay), ("--momentum", args.momentum)):
+        if not value >= 0:
+            raise InputError(f"{flag} must not be negative, got {value:g}")
+
+
+def set_up_torch(seed: int, *, deterministic: bool) -> None:
+    """Seed every random generator, and choose between the quickest kernels and those that always give the same."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not deterministic
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def model_options(args: argparse.Namespace, data: DatasetPaths) -> ModelOptions:
+    """What a checkpoint of this run records about its network and data."""
+    return ModelOptions(
+        dataset=args.dataset,
+        modality=args.modality,
+        arch=args.arch,
+        num_segments=args.num_segments,
+        num_class=data.num_classes,
+        consensus_type=args.consensus_type,
+        is_shift=args.shift,
+        shift_div=args.shift_div,
+        shift_place=args.shift_place,
+        online=args.online,
+        temporal_pool=args.temporal_pool,
+        non_local=args.non_local,
+        dropout=args.dropout,
+        img_feature_dim=args.img_feature_dim,
+        input_size=args.input_size,
+        dense_sample=args.dense_sample,
+        image_tmpl=data.image_tmpl,
+        class_names=data.class_names,
+        flip=data.flip and not args.no_flip,
+    )
+
+
+def recorded_options(
+    args: argparse.Namespace, options: ModelOptions, *, num_train: int, fc_lr5: bool
+) -> dict[str, Any]:
+    """The options that change what training gives: a resumed run must have the same."""
+    recorded = options.to_dict()
+    for name in ("class_names", "image_tmpl", "img_feature_dim"):
+        del recorded[name]
+    if not args.shift:
+        for name in ("shift_div", "shift_place", "online"):
+            del recorded[name]
+    recorded |= {
+        "batch_size": args.batch_size,
+        "accum_steps": args.accum_steps,
+        "lr": scaled_lr(args.lr, args.batch_size, args.auto_lr),
+        "lr_type": args.lr_type,
+        "warmup_epochs": args.warmup_epochs,
+        "momentum": args.momentum,
+        "weight_decay": args.weight_decay,
+        "clip_norm": args.clip_gradient,
+        "partial_bn": not args.no_partialbn,
+        "sync_bn": args.sync_bn,
+        "amp": args.amp,
+        "seed": args.seed,
+        "image_backend": args.image_backend,
+        "io": args.io,
+        "num_train": num_train,
+        "fc_lr5": fc_lr5,
+    }
+    # How long the run is matters to the cosine only; a step schedule may be extended.
+    return recorded | ({"epochs": args.epochs} if args.lr_type == "cos" else {"lr_steps": list(args.lr_steps)})
+
+
+def run_settings(args: argparse.Namespace) -> RunSettings:
+    return RunSettings(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        weight_decay=args.weight_decay,
+        eval_freq=args.eval_freq,
+        print_freq=args.print_freq,
+        save_every=args.save_every,
+        clip_norm=args.clip_gradient,
+        accum_steps=args.accum_steps,
+        amp=args.amp,
+        on_nan=args.on_nan,
+        on_error=args.on_error,
+    )
+
+
+def advice(args: argparse.Namespace, process: Process, recorded: dict[str, Any]) -> list[str]:
+    return training_advice(
+        dataset=args.dataset,
+        is_shift=args.shift,
+        from_scratch=args.pretrain in ("", "none") and not args.tune_from and not args.resume,
+        partial_bn=not args.no_partialbn,
+        sync_bn=args.sync_bn,
+        batch_size=args.batch_size,
+        num_devices=max(process.world_size, len(process.devices)),
+        accum_steps=args.accum_steps,
+        num_train=recorded["num_train"],
+        lr=recorded["lr"],
+        lr_type=args.lr_type,
+        lr_steps=args.lr_steps,
+        epochs=args.epochs,
+        warmup_epochs=args.warmup_epochs,
+    )
+
+
+# --- data and network -------------------------------------------------------------------------------------------------
+
+
+def data_set(args: argparse.Namespace, data: DatasetPaths, options: ModelOptions, *, training: bool) -> TSNDataSet:
+    """Training or validation set, after a quick look at whether its files are there."""
+    size = options.input_size
+    transform = (
+        train_transform(size, options.modality, options.flip) if training else val_transform(size, size * 256 // 224)
+    )
+    list_file = data.train_list if training else data.val_list
+    if list_file is None:
+        raise InputError(f"data set {data.name}: give --train_list and --val_list")
+    chosen = TSNDataSet(
+        data.root_path,
+        list_file,
+        num_segments=options.num_segments,
+        new_length=options.new_length,
+        modality=options.modality,
+        image_tmpl=data.image_tmpl,
+        transform=transform,
+        random_shift=training,
+        dense_sample=options.dense_sample,
+        io=args.io,
+        image_backend=args.image_backend,
+        num_class=options.num_class,
+        seed=args.seed,
+        allow_outside=args.allow_outside,
+    )
+    try:
+        quick_check(chosen)
+    except InputError as error:
+        if args.on_error == "raise":
+            raise
+        logger.warning("Warning: %s", error)
+    return chosen
+
+
+def make_train_loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process) -> DataLoader:
+    process.share(args.batch_size)
+    return make_loader(
+        dataset,
+        batch_size=args.batch_size,
+        workers=process.share_workers(args.workers),
+        shuffle=True,
+        seed=args.seed,
+        rank=process.rank,
+        world_size=process.world_size,
+        drop_last=True,
+    )
+
+
+def make_val_loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process) -> DataLoader:
+    return make_loader(
+        dataset,
+        batch_size=args.batch_size,
+        workers=process.share_workers(args.workers),
+        shuffle=False,
+        seed=args.seed,
+        rank=process.rank,
+        world_size=process.world_size,
+    )
+
+
+def learns_head_faster(resumed: Checkpoint | None, tuned: Checkpoint | None, options: ModelOptions) -> bool:
+    """fc_lr5: on, unless fine-tuning from a checkpoint of the same data set."""
+    if resumed is not None:
+        recorded = (resumed.extra.get("training") or {}).get("options") or {}
+        return bool(recorded.get("fc_lr5", True))
+    return tuned is None or not same_dataset(tuned, options.dataset, options.num_class)
+
+
+def load_network(
+    args: argparse.Namespace,
+    options: ModelOptions,
+    resumed: Checkpoint | None,
+    tuned: Checkpoint | None,
+    *,
+    fc_lr5: bool,
+    verbose: bool,
+) -> TSN:
+    """The network with its first weights: of a checkpoint, or of `--pretrain`."""
+    has_weights = resumed is not None or tuned is not None
+    model = build_model(
+        options,
+        pretrain="none" if has_weights else args.pretrain,
+        partial_bn=not args.no_partialbn,
+        fc_lr5=fc_lr5,
+        print_spec=verbose,
+    )
+    if resumed is not None:
+        check_same_network(resumed, options.to_dict())
+        logger.info("%s", load_into(model, resumed))
+    elif tuned is not None:
+        logger.info("%s", load_for_finetune(model, tuned, dataset=options.dataset, num_class=options.num_class))
+    return model
+
+
+def wrap(model: TSN, process: Process, *, compiled: bool) -> Networks:
+    model.train()  # freezes what partial BN freezes, before DDP looks at what there is to exchange
+    training = parallel(model, process)
+    # DDP's processes must take equally many steps, and validation shares may differ by one.
+    evaluation = model if process.world_size > 1 else training
+    if compiled:
+        training, evaluation = torch.compile(training), torch.compile(evaluation)
+    return Networks(model, training, evaluation)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def open_log(
+    args: argparse.Namespace, process: Process, folder: Path, position: Position, resumed: Checkpoint | None
+) -> RunLog:
+    if args.evaluate or not process.is_main:
+        return RunLog(None, echo=process.is_main)
+    log = RunLog(folder, resume=position.log)
+    note = "new run" if resumed is None else f"resumed from {resumed.path}"
+    log.describe(vars(args), note, device=str(process))
+    return log
+
+
+def say_where(position: Position, resumed: Checkpoint | None, model_folder: Path) -> None:
+    if resumed is not None:
+        step = f", step {position.progress.step}" if position.progress else ""
+        logger.info("Resumed from %s at epoch %d%s", resumed.path, position.epoch, step)
+    elif (model_folder / LATEST).exists():
+        logger.warning("Warning: %s of an earlier run will be overwritten", model_folder / LATEST)
+
+
+def say_stopped(stop: StopSignals, position: Position, num_steps: int, model_folder: Path) -> None:
+    by = stop.received.name if stop.received else "another process"
+    step = f", step {position.progress.step} of {num_steps}" if position.progress else ""
+    logger.warning(
+        "Stopped by %s in epoch %d%s; the same command with --resume auto goes on from %s",
+        by,
+        position.epoch,
+        step,
+        model_folder / LATEST,
+    )
+
+
+def write_plots(
+    folder: Path, epochs_file: Path | None, result: Validation | None, class_names: list[str] | None
+) -> None:
+    """Draw the run's curves, and the last validation's confusion matrix with its per-class table."""
+    from ops.plots import confusion_png, curves_png, per_class_table
+
+    if epochs_file is not None:
+        curves_png(read_epochs(epochs_file), folder / "curves.png")
+    if result is not None:
+        matrix = result.confusion.numpy()
+        confusion_png(matrix, class_names, folder / "confusion.png")
+        table = per_class_table(matrix, class_names)
+        atomic_write_text(folder / "per_class.txt", table + "\n")
+        print(table)
+    logger.info("Wrote figures to %s", folder)
+
+
+if __name__ == "__main__":
+    run_command(main)
