@@ -1,0 +1,146 @@
+"""Fetch published checkpoints: `python -m pretrained.fetch NAME... | --all | --list`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ops.errors import InputError, run_command
+from ops.files import atomic_write_text
+from pretrained.download import MAX_BYTES, TIMEOUT_S, Received, check_url, download, sha256_of
+from pretrained.table import Row, files_folder, find_row, load_table
+
+CHECKSUMS = "checksums.json"
+
+
+def fetch(
+    row: Row,
+    folder: Path,
+    *,
+    mirror: str | None = None,
+    offline: bool = False,
+    max_bytes: int = MAX_BYTES,
+    timeout_s: float = TIMEOUT_S,
+) -> Path:
+    """Bring a row's file into `folder`, or check the one that is there; return its path.
+
+    Nobody published checksums. The first time a file is seen its size and sha256 are recorded beside it, in
+    checksums.json, and every later time it must be that same file.
+
+    Raises:
+        InputError: not released, not reachable, not the recorded file, or offline and not there.
+    """
+    file = row.released_file()
+    target = folder / file
+    size, sha256 = _known(row, folder)
+    if target.is_file():
+        received = Received(target.stat().st_size, sha256_of(target))
+        if (size or received.size, sha256 or received.sha256) != (received.size, received.sha256):
+            raise InputError(
+                f"{target} is not the file that was recorded: sha256 {received.sha256} ({received.size} bytes) instead "
+                f"of {sha256} ({size} bytes); delete it to fetch it again, "
+                f"or delete its entry in {folder / CHECKSUMS} to keep it"
+            )
+    elif offline:
+        raise InputError(f"{target} is not there, and --offline forbids to fetch it")
+    else:
+        url = row.url if mirror is None else f"{mirror.rstrip('/')}/{urllib.parse.quote(file)}"
+        received = download(
+            url,
+            target,
+            expected_size=size,
+            expected_sha256=sha256,
+            max_bytes=max_bytes,
+            timeout_s=timeout_s,
+        )
+    if sha256 is None:
+        _record(folder, file, received)
+    return target
+
+
+def _known(row: Row, folder: Path) -> tuple[int | None, str | None]:
+    """Size and sha256 that the file must have: the table's, else those recorded."""
+    if row.sha256 is not None:
+        return row.size, row.sha256
+    entry = _read_checksums(folder).get(row.released_file())
+    return (entry["size"], entry["sha256"]) if entry else (row.size, None)
+
+
+def _read_checksums(folder: Path) -> dict[str, dict[str, int | str]]:
+    path = folder / CHECKSUMS
+    if not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {file: {"size": int(entry["size"]), "sha256": str(entry["sha256"])} for file, entry in data.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it to record the checksums anew") from error
+
+
+def _record(folder: Path, file: str, received: Received) -> None:
+    checksums = _read_checksums(folder)
+    checksums[file] = {"size": received.size, "sha256": received.sha256}
+    atomic_write_text(folder / CHECKSUMS, json.dumps(checksums, indent=2, sort_keys=True) + "\n")
+
+
+def _print_table(folder: Path) -> None:
+    width = max(len(row.name) for row in load_table())
+    for row in load_table():
+        state = "not released" if row.file is None else "fetched" if (folder / row.file).is_file() else "-"
+        figures = "; ".join(f"{result.top1:.1f} {result.protocol.name}" for result in row.results)
+        print(f"{row.name:{width}}  {state:12}  {row.dataset} {row.modality}, {row.model}: {figures or 'no figure'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pretrained.fetch", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="short names or file names, see --list")
+    parser.add_argument("--all", action="store_true", help="every released file")
+    parser.add_argument("--list", action="store_true", help="print the table")
+    parser.add_argument("--folder", type=Path, help="where to (default: $TSM_PRETRAINED, else pretrained/files)")
+    parser.add_argument("--mirror", metavar="URL", help="folder with the same file names: https://..., file:///...")
+    parser.add_argument("--offline", action="store_true", help="only check the files that are here")
+    parser.add_argument("--max_bytes", type=int, default=MAX_BYTES, help="refuse larger files (default %(default)s)")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="for a silent server")
+    args = parser.parse_args(argv)
+    folder = args.folder or files_folder()
+    if args.list:
+        _print_table(folder)
+        return 0
+    if bool(args.names) == args.all:
+        raise InputError("give the names of what to fetch, or --all; --list shows the names")
+    if args.timeout <= 0:
+        raise InputError(f"--timeout must be more than 0, not {args.timeout}")
+    if args.mirror is not None:
+        check_url(args.mirror)
+
+    rows = [row for row in load_table() if row.file] if args.all else [find_row(name) for name in args.names]
+    failures = []
+    for row in rows:
+        try:
+            path = fetch(
+                row,
+                folder,
+                mirror=args.mirror,
+                offline=args.offline,
+                max_bytes=args.max_bytes,
+                timeout_s=args.timeout,
+            )
+        except InputError as error:
+            if len(rows) == 1:
+                raise
+            print(f"{row.name}: {error}", file=sys.stderr)
+            failures.append(row.name)
+        else:
+            print(f"{row.name}: {path}")
+    if failures:
+        raise InputError(f"{len(failures)} of {len(rows)} not fetched: {', '.join(failures)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

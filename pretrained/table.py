@@ -1,0 +1,130 @@
+"""The published checkpoints as data (`zoo.json`), and where their files lie on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import os
+from pathlib import Path
+
+from ops.errors import InputError
+
+FOLDER = Path(__file__).resolve().parent
+_EXTENSIONS = (".pth.tar", ".pth")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A way to evaluate: `options` are those of test_models.py."""
+
+    name: str
+    text: str
+    options: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Published accuracies, in per cent, with `segments` frames a clip."""
+
+    protocol: Protocol
+    segments: int
+    top1: float
+    top5: float | None = None
+
+    def __str__(self) -> str:
+        top5 = "" if self.top5 is None else f", top-5 {self.top5:.1f} %"
+        return f"top-1 {self.top1:.1f} %{top5} ({self.protocol.text}, {self.segments} segments)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One published model; `file` and `url` are None where its weights were not released."""
+
+    name: str
+    dataset: str
+    modality: str
+    model: str
+    file: str | None
+    url: str | None
+    sha256: str | None
+    size: int | None
+    results: tuple[Result, ...]
+
+    def released_file(self) -> str:
+        """Its file name; InputError where there is none."""
+        if self.file is None:
+            raise InputError(f"{self.name}: only the figure of this model was published, not its weights")
+        return self.file
+
+    def names(self) -> tuple[str, ...]:
+        """All that a user may call it: its short name, its file, and that without extension."""
+        if self.file is None:
+            return (self.name,)
+        return (self.name, self.file, *(self.file[: -len(end)] for end in _EXTENSIONS if self.file.endswith(end)))
+
+
+@functools.cache
+def load_table() -> tuple[Row, ...]:
+    """All rows, in the order of the published table."""
+    data = json.loads((FOLDER / "zoo.json").read_text(encoding="utf-8"))
+    protocols = {
+        name: Protocol(name, entry["text"], tuple(entry["options"])) for name, entry in data["protocols"].items()
+    }
+    rows = []
+    for entry in data["models"]:
+        results = tuple(Result(**{**result, "protocol": protocols[result["protocol"]]}) for result in entry["results"])
+        rows.append(Row(**{**entry, "results": results}))
+    return tuple(rows)
+
+
+def find_row(name: str) -> Row:
+    """The row of a short name or a file name.
+
+    Raises:
+        InputError: no such row; names the nearest ones.
+    """
+    for row in load_table():
+        if name in row.names():
+            return row
+    choices = [row.name for row in load_table()]
+    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.4) or choices[:3]
+    raise InputError(
+        f"no published checkpoint is called {name!r}; perhaps {', '.join(near)} "
+        "(python -m pretrained.fetch --list shows all)"
+    )
+
+
+def files_folder() -> Path:
+    """Where fetched files lie: $TSM_PRETRAINED, else pretrained/files in the project."""
+    given = os.environ.get("TSM_PRETRAINED")
+    return Path(given).expanduser() if given else FOLDER / "files"
+
+
+def local_path(weights: str | Path, folder: Path | None = None) -> Path:
+    """The file that `--weights` means: one on disk, or a fetched one by its name in the table.
+
+    Published commands say `pretrained/TSM_....pth`; that finds the fetched file too.
+
+    Raises:
+        InputError: neither a file nor a name in the table, or published but not fetched yet.
+    """
+    path = Path(weights)
+    if path.exists():
+        return path
+    in_folder = path.parent not in (Path("."), Path("pretrained"))
+    rows = [] if in_folder else [row for row in load_table() if path.name in row.names()]
+    if not rows:
+        raise InputError(
+            f"{weights}: no such file, and no published checkpoint of that name "
+            "(python -m pretrained.fetch --list shows them)"
+        )
+    row = rows[0]
+    fetched = (folder or files_folder()) / row.released_file()
+    if not fetched.is_file():
+        raise InputError(
+            f"{weights} was published but is not on this machine: run python -m pretrained.fetch {row.name} "
+            f"(it would lie at {fetched})"
+        )
+    return fetched
