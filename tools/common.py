@@ -22,13 +22,12 @@ from tqdm import tqdm
 
 from ops.errors import InputError
 from ops.files import atomic_path
-from ops.video_list import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS
+from ops.video_list import VIDEO_EXTENSIONS
 
 Item = TypeVar("Item")
 
 VIDEO_SUFFIXES = frozenset(VIDEO_EXTENSIONS)
 MAX_LISTED_FAILURES = 50
-SHORT_VIDEO_FRAMES = MIN_TRAIN_FRAMES
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,8 @@ def run_jobs(
     importable (a module's own function, or functools.partial of one).
     """
     results: list[Any] = [None] * len(items)
-    with tqdm(total=len(items), desc=label, unit="", disable=len(items) == 0) as bar:
+    interval = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
+    with tqdm(total=len(items), desc=label, mininterval=interval, disable=not items) as bar:
 
         def take(index: int, result: Any) -> None:
             results[index] = result

@@ -104,18 +104,21 @@ def frame_number_pattern(image_tmpl: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
+def last_frame_number(folder: str | Path, image_tmpl: str) -> int:
+    """Highest frame number of the files in a folder, 0 if there are none."""
+    pattern = frame_number_pattern(image_tmpl)
+    found = (pattern.fullmatch(name) for name in os.listdir(folder))
+    return max((int(match[pattern.groups]) for match in found if match), default=0)
+
+
 def count_images(folder: str | Path, image_tmpl: str) -> int:
     """Number of frames in a folder; of flow in x and y files, of those where both are there.
 
     Raises InputError where a frame is missing among later ones, or there is none at all.
     """
-    modality = "Flow" if num_template_fields(image_tmpl) > 1 else "RGB"
-    frames = FrameFolder(folder, image_tmpl, modality)
+    frames = FrameFolder(folder, image_tmpl, "Flow" if num_template_fields(image_tmpl) > 1 else "RGB")
     count = frames.count_frames()
-    pattern = frame_number_pattern(image_tmpl)
-    last = max(
-        (int(found[found.lastindex]) for name in os.listdir(folder) if (found := pattern.fullmatch(name))), default=0
-    )
+    last = last_frame_number(folder, image_tmpl)
     if last > count:
         lacking = next(path for path in frames.paths(count) if not os.path.exists(path))
         raise InputError(f"{os.path.basename(lacking)} is missing, though {last} is there")

@@ -1,0 +1,203 @@
+"""Check that a list tells the truth: every video there and readable, with the frames that the list says.
+
+    python tools/check_dataset.py kinetics                  both lists of a data set, as main.py would use them
+    python tools/check_dataset.py LIST ROOT [--image_tmpl img_{:05d}.jpg]
+    python tools/check_dataset.py LIST ROOT --fix NEW_LIST  also write a list without the videos that cannot be used,
+                                                            and with true frame counts
+
+Exit status 1 if there are problems. --decode says how much is decoded: the first, middle and last frame of each video
+(default), all frames, or none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ops.dataset import TSNDataSet
+from ops.dataset_configs import DATASETS, IO_KINDS, MODALITIES, resolve_dataset
+from ops.errors import InputError, run_command
+from ops.video import FrameFolder, VideoFile, num_template_fields
+from ops.video_list import MIN_TRAIN_FRAMES, VideoRecord
+from tools.common import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
+from tools.lists import last_frame_number
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is on disk for a line of the list: usable frames from the first on (0: drop it), and what is wrong."""
+
+    num_frames: int
+    problem: str | None = None
+
+
+def check_video(record: VideoRecord, *, dataset: TSNDataSet, decode: str) -> Finding:
+    """Compare a line of a list with the disk."""
+    problem = None
+    try:
+        source = dataset.open(record)
+        if isinstance(source, VideoFile):
+            # Counting decodes; `all` also converts each frame, which finds those that are damaged.
+            found = sum(1 for _ in source.frames()) if decode == "all" else source.count_frames()
+        else:
+            found = source.count_frames()
+            if last_frame_number(source.directory, source.image_tmpl) > found:
+                problem = f"{os.path.basename(source.paths(found)[0])} is missing among later frames"
+        if not found:
+            return Finding(0, problem or "no frames")
+        if decode != "none" and not (decode == "all" and isinstance(source, VideoFile)):
+            _decode(source, range(found) if decode == "all" else sorted({0, found // 2, found - 1}))
+    except InputError as error:
+        return Finding(0, str(error))
+    if problem is None and found != record.num_frames:
+        problem = f"{record.num_frames} frames listed, {found} on disk"
+    return Finding(found, problem)
+
+
+def _decode(source: FrameFolder | VideoFile, indices: Sequence[int]) -> None:
+    """Decode frames one by one; InputError for one that cannot be, or that has another size than the first."""
+    size = None
+    for index in indices:
+        shape = source.read([index])[0].shape
+        if size is not None and shape != size:
+            raise InputError(f"frame {index + 1} has {shape[2]} x {shape[1]} pixels, the first {size[2]} x {size[1]}")
+        size = shape
+
+
+def check_list(dataset: TSNDataSet, *, decode: str, jobs: int) -> tuple[list[Finding], list[str]]:
+    """A Finding for each line, and the problems as lines `list:line: path: what is wrong`."""
+    light = copy.copy(dataset)
+    light.video_list = []  # it goes to the workers with every video
+    work = functools.partial(check_video, dataset=light, decode=decode)
+    results = run_jobs(work, dataset.video_list, jobs=jobs, label=os.path.basename(dataset.list_file))
+    findings, problems = [], []
+    first_line: dict[str, int] = {}
+    for record, result in zip(dataset.video_list, results, strict=True):
+        finding = Finding(0, result.reason) if isinstance(result, Failure) else result
+        earlier = first_line.setdefault(os.path.normpath(record.path), record.line_number)
+        if earlier != record.line_number:
+            finding = Finding(0, f"the same video as in line {earlier}")
+        findings.append(finding)
+        if finding.problem:
+            full = os.path.join(dataset.root_path, record.path)
+            problem = finding.problem.removeprefix(f"{full}: ").removeprefix(os.path.join(full, ""))
+            problems.append(shown(f"{dataset.list_file}:{record.line_number}: {record.path}: {problem}"))
+    return findings, problems
+
+
+def print_report(dataset: TSNDataSet, findings: Sequence[Finding], problems: Sequence[str]) -> None:
+    """Print the summary of a list, and the first problems on stderr."""
+    frames = [finding.num_frames for finding in findings if finding.num_frames]
+    print(f"{shown(dataset.list_file)}: {len(findings) - len(problems)} of {len(findings)} videos are as listed")
+    if frames:
+        short = sum(count < MIN_TRAIN_FRAMES for count in frames)
+        classes = len({record.label for record in dataset.video_list})
+        print(
+            f"  frames a video: {min(frames)} to {max(frames)}, median {statistics.median(frames):g}; "
+            f"classes: {classes}; under {MIN_TRAIN_FRAMES} frames (not trained on): {short}"
+        )
+    for problem in problems[:MAX_LISTED_FAILURES]:
+        print(problem, file=sys.stderr)
+    if len(problems) > MAX_LISTED_FAILURES:
+        print(f"... and {len(problems) - MAX_LISTED_FAILURES} more (all with --report FILE)", file=sys.stderr)
+
+
+def write_fixed(path: str | Path, dataset: TSNDataSet, findings: Sequence[Finding]) -> None:
+    """Write the list again with the frame counts found, less the videos of which nothing can be used."""
+    per_frame = 2 if num_template_fields(dataset.image_tmpl) == 3 else 1  # something v1 flow counts x and y files
+    pairs = list(zip(dataset.video_list, findings, strict=True))
+    lines = [
+        f"{record.path} {found.num_frames * per_frame} {record.label}" for record, found in pairs if found.num_frames
+    ]
+    if not lines:
+        raise InputError(f"{shown(path)} would be empty: no video of {shown(dataset.list_file)} can be used")
+    write_lines(path, lines)
+    recounted = sum(0 < found.num_frames != record.num_frames for record, found in pairs)
+    print(f"{shown(path)}: {len(lines)} videos ({recounted} recounted, {len(pairs) - len(lines)} dropped)")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("list", help="a list, or the name of a data set: " + ", ".join(DATASETS))
+    parser.add_argument("root", nargs="?", help="folder that the list's paths are relative to")
+    parser.add_argument("--modality", choices=MODALITIES, default="RGB")
+    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="frame folders or video files")
+    parser.add_argument("--image_tmpl", help="name of a frame (default: the data set's, for a list img_{:05d}.jpg)")
+    parser.add_argument("--num_class", type=int, help="number of classes (default: the data set's own)")
+    parser.add_argument("--root_dataset", help="folder of all data sets (default: $TSM_DATA_ROOT, else data/)")
+    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="split of UCF101 / HMDB51")
+    parser.add_argument("--decode", choices=("some", "all", "none"), default="some")
+    parser.add_argument("--fix", metavar="NEW_LIST", help="write a list that is true")
+    parser.add_argument("--report", metavar="FILE", help="write all problems to a file")
+    parser.add_argument("--allow_outside", action="store_true", help="let list paths lead outside of ROOT")
+    add_jobs_option(parser)
+    return parser.parse_args(argv)
+
+
+def open_lists(args: argparse.Namespace) -> list[TSNDataSet]:
+    """The lists to check."""
+    if args.root is None and args.list not in DATASETS:
+        raise InputError(f"{shown(args.list)} is no data set: give LIST and ROOT, or one of {', '.join(DATASETS)}")
+    if args.root is None:
+        paths = resolve_dataset(
+            args.list,
+            args.modality,
+            root_dataset=args.root_dataset,
+            split=args.split,
+            num_class=args.num_class,
+            image_tmpl=args.image_tmpl,
+            io=args.io,
+        )
+        lists = [(paths.train_list, paths.num_classes), (paths.val_list, paths.num_classes)]
+        root, image_tmpl = paths.root_path, paths.image_tmpl
+    else:
+        lists, root, image_tmpl = [(args.list, args.num_class)], args.root, args.image_tmpl or "img_{:05d}.jpg"
+    return [
+        TSNDataSet(
+            root,
+            list_file,
+            modality=args.modality,
+            image_tmpl=image_tmpl,
+            test_mode=True,
+            io=args.io,
+            num_class=num_class,
+            allow_outside=args.allow_outside,
+        )
+        for list_file, num_class in lists
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the lists; returns 1 if there is a problem in any."""
+    args = parse_args(argv)
+    datasets = open_lists(args)
+    if args.fix and len(datasets) > 1:
+        raise InputError("--fix writes one list: give LIST and ROOT instead of a data set's name")
+    all_problems: list[str] = []
+    for dataset in datasets:
+        findings, problems = check_list(dataset, decode=args.decode, jobs=args.jobs)
+        print_report(dataset, findings, problems)
+        all_problems += problems
+        if args.fix:
+            write_fixed(args.fix, dataset, findings)
+    if len(datasets) == 2:
+        train, val = ({os.path.normpath(record.path) for record in dataset.video_list} for dataset in datasets)
+        all_problems += [f"{shown(path)}: in the training and in the validation list" for path in sorted(train & val)]
+        if train & val:
+            print(f"videos in both lists: {len(train & val)}", file=sys.stderr)
+    if args.report:
+        write_lines(args.report, all_problems)
+    return 1 if all_problems else 0
+
+
+if __name__ == "__main__":
+    run_command(main)
