@@ -165,7 +165,6 @@ def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a worker each core is the parallelism: more threads only fight
     # Ctrl-C reaches the whole process group; the main process finishes its step and needs its batches until then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that the main process may have set
 
 
 def make_loader(

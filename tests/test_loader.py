@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch
 from ops.dataset import TSNDataSet
 from ops.errors import InputError
 from ops.loader import EpochSampler, make_loader
-from tests.helpers import make_frame_folder, make_list
+from tests.helpers import PROJECT, make_frame_folder, make_list
 
 NUM_VIDEOS = 7
 
@@ -229,3 +232,34 @@ def test_our_own_bugs_keep_their_traceback(tree):
     dataset = TSNDataSet(tree, tree / "l.txt", 3, transform=broken)
     with pytest.raises(KeyError, match="a bug"):
         list(loader(dataset))
+
+
+INTERRUPTED = """
+import os, signal, sys
+from ops.dataset import TSNDataSet
+from ops.loader import make_loader
+
+asked = []
+signal.signal(signal.SIGINT, lambda *_: asked.append("INT"))
+signal.signal(signal.SIGTERM, lambda *_: asked.append("TERM"))
+loader = make_loader(TSNDataSet(sys.argv[1], sys.argv[2], 3), batch_size=1, workers=2, shuffle=True)
+seen = 0
+for batch in loader:
+    if not seen:
+        os.killpg(0, signal.SIGINT)  # Ctrl-C reaches every process of the group
+    seen += len(batch.labels)
+print(seen, asked)
+"""
+
+
+def test_ctrl_c_leaves_the_workers_to_the_main_process(tree):
+    """Batches go on coming after Ctrl-C, and a loader that is still alive at the end does not spoil the exit."""
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tree), str(tree / "l.txt")],
+        cwd=PROJECT,
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr, result.stdout) == (0, "", f"{NUM_VIDEOS} ['INT']\n")
