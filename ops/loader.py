@@ -92,9 +92,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def set_epoch(self, epoch: int, start_sample: int = 0) -> None:
         """Choose the epoch, and where in it to begin: `start_sample` samples of the whole job are already done.
 
-        `start_sample` must be a multiple of the batch size. `len()` then counts what is left.
+        `start_sample` must be a multiple of the batch size (the last, short batch counts as a whole one). `len()` then
+        counts what is left.
         """
-        if start_sample % self.batch_size or not 0 <= start_sample <= self.length:
+        if start_sample % self.batch_size or not 0 <= start_sample < self.length + self.batch_size:
             raise InputError(
                 f"cannot go on at sample {start_sample}: it must be a multiple of the batch size {self.batch_size} "
                 f"within the {self.length} samples of an epoch"
@@ -112,7 +113,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         full = order[:num_full].reshape(-1, self.world_size, self.batch_size // self.world_size)
         share = full[self.start_sample // self.batch_size :, self.rank].reshape(-1)
         rest = order[num_full:]
-        if self.drop_last or not len(rest):
+        if self.drop_last or not len(rest) or self.start_sample > num_full:
             return share
         missing = -len(rest) % self.world_size
         rest = np.concatenate([rest, np.resize(order, missing)]).reshape(self.world_size, -1)

@@ -121,7 +121,10 @@ def test_an_epoch_goes_on_where_it_stopped():
             assert list(rest) == list(whole)[12 // world_size :]
             assert len(rest) == len(list(rest))
     sampler = EpochSampler(23, shuffle=True, batch_size=4)
-    for start in (3, 24, -4):
+    sampler.set_epoch(0, start_sample=24)  # five full batches and a short one are all of the epoch
+    assert list(sampler) == []
+    assert len(sampler) == 0
+    for start in (3, 28, -4):
         with pytest.raises(InputError, match="multiple of the batch size 4 within the 23 samples"):
             sampler.set_epoch(0, start_sample=start)
 
