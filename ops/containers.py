@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -37,7 +38,11 @@ def open_video(path: str, threads: int = 1) -> av.container.InputContainer:
         container.close()
         raise InputError(f"{path}: holds no video")
     decoder = container.streams.video[0].codec_context
-    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    if decoder is None:
+        container.close()
+        raise InputError(f"{path}: no decoder for its codec")
+    # By default FFmpeg paints over damaged parts with the previous frame and says nothing.
+    decoder.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
     decoder.thread_count = threads
     return container
 
@@ -98,11 +103,17 @@ class PacketTable:
         key_rank, position = max(key for key in self._keys if key[0] <= rank)
         return position, key_rank
 
-    def packet(self, position: int) -> av.Packet | None:
-        """The packet to decode at this position; past the last one None, which drains the decoder, and no more."""
+    def decode(self, decoder: av.VideoCodecContext, position: int, first_rank: int) -> list[av.VideoFrame]:
+        """Decode the packet at this position; past the last one, drain the decoder.
+
+        Frames shown before first_rank, where decoding started, are left out: their references may be missing.
+        """
         if position > len(self._packets):
             raise UntrustedPacketsError
-        return self._packets[position] if position < len(self._packets) else None
+        packet = self._packets[position] if position < len(self._packets) else None
+        if packet is not None and self.ranks.get(packet.pts, first_rank) < first_rank:
+            return []
+        return decoder.decode(packet)
 
 
 class RgbConverter:
@@ -114,25 +125,38 @@ class RgbConverter:
 
     def __init__(self, height: int | None = None) -> None:
         self.height = height
-        self._reformatter = av.video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
-        scaler = av.video.reformatter.Interpolation
-        # Without these flags swscale rounds down twice (up to 2 levels too dark) and its SIMD paths differ by machine.
-        self._flags = scaler.BILINEAR if height is None else scaler.BICUBIC
-        self._flags |= scaler.ACCURATE_RND | scaler.FULL_CHR_H_INT | scaler.BITEXACT
+        self._graph_key: tuple[object, ...] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise
+        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, quarter_turns % 2)
+        if key != self._graph_key:
+            self._build_graph(frame, sideways=quarter_turns % 2 == 1)
+            self._graph_key = key
+        self._source.push(frame)
+        array = self._sink.pull().to_ndarray()
+        return np.ascontiguousarray(np.rot90(array, quarter_turns)) if quarter_turns else array
+
+    def _build_graph(self, frame: av.VideoFrame, *, sideways: bool) -> None:
         width, height = frame.width, frame.height
         if self.height is not None:
-            shown_width, shown_height = (height, width) if quarter_turns % 2 else (width, height)
+            shown_width, shown_height = (height, width) if sideways else (width, height)
             width, height = max(1, round(shown_width * self.height / shown_height)), self.height
-            if quarter_turns % 2:
+            if sideways:
                 width, height = height, width
-        rgb = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=self._flags, threads=1
+        kernel = "bilinear" if self.height is None else "bicubic"
+        self._graph = av.filter.Graph()
+        self._source = self._graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1)
         )
-        array = rgb.to_ndarray()
-        return np.ascontiguousarray(np.rot90(array, quarter_turns)) if quarter_turns else array
+        # Without these flags the result is 1 to 2 levels too dark and repeats chroma over pairs of columns.
+        flags = f"{kernel}+accurate_rnd+full_chroma_int"
+        scale = self._graph.add("scale", f"w={width}:h={height}:flags={flags}:threads=1")
+        rgb = self._graph.add("format", "rgb24")
+        self._sink = self._graph.add("buffersink")
+        for node, following in ((self._source, scale), (scale, rgb), (rgb, self._sink)):
+            node.link_to(following)
+        self._graph.configure()
 
 
 def to_rgb(frame: av.VideoFrame, height: int | None = None) -> np.ndarray:
