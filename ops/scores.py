@@ -62,7 +62,7 @@ class Scores:
             InputError: no such file, not a scores file, or arrays that do not belong together.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:  # pickled arrays could run code
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:  # pickles could run code
                 names, labels, scores = file["names"], file["labels"], file["scores"]
         except KeyError as error:
             raise InputError(f"{path}: no array {error} in it; test_models.py --scores writes such files") from error
