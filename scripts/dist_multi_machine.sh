@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# As dist_one_machine.sh, over several machines. Run the same line on each; HEAD is one of them, that all can reach.
+#   NODES=4 GPUS=8 HEAD=node0:29500 bash scripts/dist_multi_machine.sh
+# The recipe is that of arXiv:1910.00932, which trained Kinetics on 1,536 GPUs with it: the learning rate follows the
+# batch by itself. Data and --root_model must be the same folders on all machines (a shared file system).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+gpus="${GPUS:-8}"
+nodes="${NODES:?set NODES to the number of machines}"
+head="${HEAD:?set HEAD to host:port of one machine}"
+exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="$nodes" --nproc_per_node="$gpus" --max_restarts=3 \
+    --rdzv_backend=c10d --rdzv_endpoint="$head" --rdzv_id="${JOB:-tsm}" \
+    main.py kinetics RGB \
+    --arch resnet50 --num_segments 8 --consensus_type=avg \
+    --shift --shift_div=8 --shift_place=blockres --dense_sample \
+    --lr 0.02 --auto_lr 128 --warmup_epochs 5 --lr_type cos --epochs 100 --batch-size $((8 * nodes * gpus)) \
+    --wd 1e-4 --gd 20 --dropout 0.5 --eval-freq=1 --npb -j 8 --resume auto \
+    "$@"

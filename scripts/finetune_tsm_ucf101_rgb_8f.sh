@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# TSM ResNet-50, 8 frames, fine-tuned on UCF101 from Kinetics (python -m pretrained.fetch kinetics_tsm_resnet50_8f).
+# Split 1; --split 2 and --split 3 for the others.
+# The paper (arXiv:1811.08383, table 2) gives 95.9 % top-1.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec "${PYTHON:-python}" main.py ucf101 RGB \
+    --arch resnet50 --num_segments 8 --consensus_type=avg \
+    --shift --shift_div=8 --shift_place=blockres \
+    --lr 0.001 --wd 1e-4 --lr_steps 10 20 --epochs 25 --batch-size 64 -j 16 \
+    --gd 20 --dropout 0.8 --eval-freq=1 \
+    --tune_from=pretrained/TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e50.pth \
+    "$@"

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# TSM ResNet50 on something v1 (RGB), 16 segments, 2 clips, 3 crops, full resolution.
+# Published: 48.4 % top-1. Weights: python -m pretrained.fetch something_tsm_resnet50_16f; WEIGHTS=FILE for others.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec "${PYTHON:-python}" test_models.py something \
+    --weights="${WEIGHTS:-pretrained/TSM_something_RGB_resnet50_shift8_blockres_avg_segment16_e45.pth}" \
+    --test_segments=16 --twice_sample --test_crops=3 --full_res --batch_size=4 -j 16 \
+    "$@"

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# TSM ResNet50 on somethingv2 (RGB), 16 segments, 2 clips, 3 crops, full resolution.
+# Published: 63.1 % top-1. Weights: python -m pretrained.fetch somethingv2_tsm_resnet50_16f; WEIGHTS=FILE for others.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec "${PYTHON:-python}" test_models.py somethingv2 \
+    --weights="${WEIGHTS:-pretrained/TSM_somethingv2_RGB_resnet50_shift8_blockres_avg_segment16_e45.pth}" \
+    --test_segments=16 --twice_sample --test_crops=3 --full_res --batch_size=4 -j 16 \
+    "$@"
