@@ -6,6 +6,9 @@ nothing; everything here is about moving as few bytes as possible and giving the
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -19,6 +22,9 @@ from ops.errors import InputError
 
 # (first channel, last channel + 1, step): frame t takes these channels from frame t + step, step being 1 or -1.
 Moves = tuple[tuple[int, int, int], ...]
+MoveFrames = Callable[..., list[Tensor] | None]
+
+logger = logging.getLogger(__name__)
 
 
 def shift_moves(num_channels: int, fold_div: int, *, online: bool = False) -> Moves:
@@ -39,8 +45,6 @@ def reversed_moves(moves: Moves) -> Moves:
 
 def split_frames(x: Tensor, n_segment: int) -> Tensor:
     """View (N*T, C, ...) as (N, T, C, ...), whatever the strides."""
-    if x.dim() < 2:
-        raise InputError(f"the temporal shift takes (clips * segments, channels, ...), got the shape {tuple(x.shape)}")
     if x.shape[0] % n_segment:
         raise InputError(
             f"a batch of {x.shape[0]} frames does not divide into clips of {n_segment} segments: "
@@ -92,7 +96,7 @@ class _ShiftInPlace(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, n_segment: int, moves: Moves) -> Tensor:
         ctx.n_segment, ctx.moves = n_segment, moves
-        move_frames_(x, n_segment, moves)
+        _move_for(x)(x, n_segment, moves)
         ctx.mark_dirty(x)
         return x
 
@@ -109,26 +113,46 @@ def move_frames_(
 
     Args:
         x: (N*T, C, H, W), any strides without overlap; changed.
-        fill: what comes in at the frame without a neighbour, one (N, channels, H, W) a move; zeros by default.
-        keep: return the slices that fall out at the other end, in the form that `fill` takes.
+        fill: what comes in at the frame without a neighbour; zeros by default.
+        keep: return the slices that fall out at the other end (1/T of what moves), in the form that `fill` takes.
 
     `moves` with keep=True, then `reversed_moves(moves)` with fill=the kept slices, restores `x` bit for bit.
     """
     frames = split_frames(x, n_segment)
-    kept = []
-    for index, (first, last, step) in enumerate(moves):
-        slices = frames[:, :, first:last].unbind(1)
-        if step < 0:
-            slices = slices[::-1]  # Frame t takes t - 1: start at the end, so that no slice is lost before it is read.
-        if keep:
-            kept.append(slices[0].clone())
-        for target, source in pairwise(slices):
+    # Frame t takes t + 1: start at the beginning, so that every slice is read before it is written. t - 1: at the end.
+    slices = [frames[:, :, first:last].unbind(1)[::step] for first, last, step in moves]
+    kept = [order[0].clone() for order in slices] if keep else None
+    for index, order in enumerate(slices):
+        for target, source in pairwise(order):
             target.copy_(source)
         if fill is None:
-            slices[-1].zero_()
+            order[-1].zero_()
         else:
-            slices[-1].copy_(fill[index])
-    return kept if keep else None
+            order[-1].copy_(fill[index])
+    return kept
+
+
+@functools.cache
+def _cuda_move(device_index: int) -> MoveFrames | None:
+    """The one-launch form of `move_frames_`, if Triton works on this device: tried once, on a small tensor."""
+    try:
+        from ops import shift_triton
+
+        small = torch.arange(4.0, device=f"cuda:{device_index}").view(4, 1, 1, 1)
+        shift_triton.move_frames_(small, 4, ((0, 1, 1),))
+        if small.flatten().tolist() == [1, 2, 3, 0]:
+            return shift_triton.move_frames_
+        reason = f"a wrong result, {small.flatten().tolist()}"
+    except Exception as error:  # No Triton, no compiler for its launcher, an unknown device: all mean the plain copies.
+        reason = str(error)
+    logger.warning("the temporal shift on cuda:%d copies frame by frame: Triton gave %s", device_index, reason)
+    return None
+
+
+def _move_for(x: Tensor) -> MoveFrames:
+    if x.is_cuda and x.element_size() <= 8 and can_move(x):
+        return _cuda_move(x.device.index) or move_frames_
+    return move_frames_
 
 
 class _Moved:
@@ -139,12 +163,13 @@ class _Moved:
 
     def __init__(self, x: Tensor, n_segment: int, moves: Moves):
         self.data, self.n_segment, self.moves = x.data, n_segment, moves
+        self.move = _move_for(x)
 
     def __enter__(self) -> None:
-        self.kept = move_frames_(self.data, self.n_segment, self.moves, keep=True)
+        self.kept = self.move(self.data, self.n_segment, self.moves, keep=True)
 
     def __exit__(self, *error: object) -> None:
-        move_frames_(self.data, self.n_segment, reversed_moves(self.moves), fill=self.kept)
+        self.move(self.data, self.n_segment, reversed_moves(self.moves), fill=self.kept)
 
 
 class _ShiftConv(torch.autograd.Function):
@@ -181,7 +206,7 @@ class _ShiftConv(torch.autograd.Function):
         grad_x = grads[0]
         if grad_x is not None:
             if can_move(grad_x):
-                move_frames_(grad_x, ctx.n_segment, reversed_moves(ctx.moves))
+                _move_for(grad_x)(grad_x, ctx.n_segment, reversed_moves(ctx.moves))
             else:
                 grad_x = _ShiftCopy.apply(grad_x, ctx.n_segment, reversed_moves(ctx.moves))
         return grad_x, grads[1], grads[2], None, None, None
@@ -192,9 +217,10 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
 
 
 def can_move(x: Tensor) -> bool:
-    """Whether frames can move inside the memory of `x`: a plain tensor, dense, contiguous or channels_last."""
+    """Whether frames can move inside the memory of `x`: on the CPU or CUDA, contiguous or channels_last."""
     return (
         x.layout is torch.strided
+        and x.device.type in ("cpu", "cuda")
         and x.dim() == 4
         and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
     )
@@ -242,8 +268,11 @@ def shift(x: Tensor, n_segment: int, moves: Moves, *, inplace: bool = False) -> 
         return x
     if not is_eager(x):
         return shift_traced(x, n_segment, moves)
-    split_frames(x, n_segment)
-    return (_ShiftInPlace if inplace else _ShiftCopy).apply(x, n_segment, moves)
+    if not inplace:
+        return _ShiftCopy.apply(x, n_segment, moves)
+    if x.requires_grad and x.is_leaf and torch.is_grad_enabled():
+        raise InputError("a leaf tensor that requires a gradient cannot be shifted in place: use inplace=False")
+    return _ShiftInPlace.apply(x, n_segment, moves)
 
 
 def shift_conv(x: Tensor, conv: nn.Conv2d, n_segment: int, moves: Moves) -> Tensor:
