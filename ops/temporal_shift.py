@@ -65,6 +65,8 @@ class TemporalShift(nn.Module):
         divide the first dimension.
         """
         _check_counts(n_segment, fold_div)
+        if x.dim() < 2:
+            raise InputError(f"the temporal shift takes (clips * segments, channels, ...), got shape {tuple(x.shape)}")
         return shift(x, n_segment, shift_moves(x.shape[1], fold_div, online=online), inplace=inplace)
 
     def extra_repr(self) -> str:
