@@ -50,6 +50,7 @@ from ops.run_state import (
 from ops.schedule import Schedule, scaled_lr
 from ops.signals import StopSignals
 from ops.transforms import ClipNormalize, train_transform, val_transform
+from pretrained.table import local_path
 
 logger = logging.getLogger("main")
 
@@ -95,7 +96,7 @@ def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int 
     num_steps = len(train_loader)
 
     resumed = find_checkpoint(args.resume, model_folder, needed=args.evaluate)
-    tuned = load_checkpoint(args.tune_from) if args.tune_from and resumed is None else None
+    tuned = load_checkpoint(local_path(args.tune_from)) if args.tune_from and resumed is None else None
     fc_lr5 = learns_head_faster(resumed, tuned, options)
     model = load_network(args, options, resumed, tuned, fc_lr5=fc_lr5, verbose=process.is_main)
     channels_last = args.memory_format != "contiguous"
