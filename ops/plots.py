@@ -64,7 +64,7 @@ def confusion_png(
     matrix = np.asarray(matrix)
     side = min(4.0 + 0.3 * len(matrix), 16.0)
     figure = _figure(side + 1.0, side)
-    _draw_confusion(figure, figure.add_subplot(), matrix, class_names, title)
+    _draw_confusion(figure.add_subplot(), matrix, class_names, title)
     _save(figure, path)
 
 
@@ -97,18 +97,16 @@ def comparison_png(
     Raises:
         InputError: matplotlib is missing, or the file cannot be written.
     """
-    columns = max(2, len(matrices))
-    figure = _figure(6.5 * columns, 11.0)
+    figure = _figure(6.5 * max(2, len(matrices)), 10.5)
     if title:
         figure.suptitle(title, fontsize=15)
-    grid = figure.add_gridspec(2, columns, height_ratios=(1.0, 1.6))
-    half = columns - columns // 2
-    _draw_curves((figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])), runs)
-    for column, (name, matrix) in enumerate(matrices.items()):
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.0, 1.5))
+    _draw_curves(upper.subplots(1, 2), runs)
+    axes = lower.subplots(1, len(matrices), squeeze=False)[0]
+    for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
         matrix = np.asarray(matrix)
         right = 100.0 * np.trace(matrix) / max(matrix.sum(), 1)
-        axes = figure.add_subplot(grid[1, column])
-        _draw_confusion(figure, axes, matrix, class_names, f"{name}: {right:.1f} % right")
+        _draw_confusion(ax, matrix, class_names, f"{name}: {right:.1f} % right")
     _save(figure, path)
 
 
@@ -123,23 +121,21 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _draw_confusion(
-    figure: Figure, axes: Axes, matrix: np.ndarray, class_names: Sequence[str] | None, title: str
-) -> None:
+def _draw_confusion(axes: Axes, matrix: np.ndarray, class_names: Sequence[str] | None, title: str) -> None:
     num_classes = len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, vmin=0.0, vmax=1.0, cmap="Blues", interpolation="nearest")
-    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, label="share of the true class")
+    axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, label="share of the true class")
     axes.set(title=title, xlabel="predicted", ylabel="true")
     if num_classes <= _LABELLED_CLASSES:
         # '$' would start a formula: labels are names of a data set, taken as they are.
         names = [name.replace("$", r"\$") for name in class_names_or_numbers(class_names, num_classes)]
         size = 9 if num_classes <= _NUMBERED_CLASSES else 6
-        axes.set_xticks(range(num_classes), names, rotation=90 if num_classes > 4 else 30, fontsize=size)
+        axes.set_xticks(range(num_classes), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
         axes.set_yticks(range(num_classes), names, fontsize=size)
     if num_classes <= _NUMBERED_CLASSES:
         for row, column in np.argwhere(matrix > 0):
-            colour = "white" if shares[row, column] > 0.5 else "black"
+            colour = "white" if shares[row, column] > 0.6 else "black"
             axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour, fontsize=8)
 
 
@@ -166,6 +162,6 @@ def _save(figure: Figure, path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png")
+            figure.savefig(temporary, format="png", bbox_inches="tight")
     except OSError as error:
         raise InputError(f"cannot write the figure {path}: {error.strerror or error}") from error
