@@ -31,6 +31,7 @@ from ops.engine import StopRequestedError, Validation
 from ops.errors import InputError, run_command
 from ops.files import atomic_write_text
 from ops.loader import make_loader
+from ops.memory_format import to_channels_last
 from ops.models import TSN, build_model
 from ops.opts import parse_train_args
 from ops.run import Networks, Run, RunSettings
@@ -100,7 +101,9 @@ def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int 
     fc_lr5 = learns_head_faster(resumed, tuned, options)
     model = load_network(args, options, resumed, tuned, fc_lr5=fc_lr5, verbose=process.is_main)
     channels_last = args.memory_format != "contiguous"
-    model.to(process.device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    model.to(process.device)
+    if channels_last:
+        to_channels_last(model)
     if args.sync_bn:
         model = sync_batch_norm(model, process)
     optimizer = torch.optim.SGD(

@@ -19,7 +19,7 @@ from ops.loader import make_loader
 from ops.opts import parse_test_args, test_parser
 from ops.plots import confusion_png, per_class_table
 from ops.scores import Scores, fuse, submission_lines, write_lines
-from pretrained.fetch import local_path
+from pretrained.table import local_path
 
 logger = logging.getLogger(__name__)
 

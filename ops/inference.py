@@ -19,6 +19,7 @@ from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths
 from ops.errors import InputError
 from ops.folding import fold_batchnorm
+from ops.memory_format import to_channels_last
 from ops.models import build_model
 from ops.sampling import num_test_clips
 from ops.train_step import autocast
@@ -192,9 +193,7 @@ def _prepare(model: nn.Module, runtime: Runtime) -> nn.Module:
     fold_batchnorm(model)
     model.to(runtime.device)
     if runtime.channels_last:
-        for parameter in model.parameters():
-            if parameter.dim() == 4:  # `model.to(memory_format=...)` fails on the 5-d weights of non-local blocks
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        to_channels_last(model)
     if runtime.compile:
         # Freezing lays the weights out for the kernels; shapes are those of the passes.
         return torch.compile(model, dynamic=False, options={"freezing": True})

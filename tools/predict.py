@@ -29,7 +29,7 @@ from ops.evaluation import Net, Runtime, Views, choose_views, load_net
 from ops.plots import class_names_or_numbers
 from ops.sampling import stack_indices, test_indices
 from ops.video import Frame, FrameFolder, VideoFile
-from pretrained.fetch import local_path
+from pretrained.table import local_path
 
 FOLDER_FPS = 25.0
 
