@@ -44,7 +44,7 @@ class Backbone:
     bgr: bool = False
 
     def normalization(self, modality: str) -> dict[str, Any]:
-        """Arguments of `ops.transforms.ClipNormalize` for a modality."""
+        """Arguments of `ops.transforms.ClipNormalize` for a modality: all but `channels`."""
         mean, std, bgr = list(self.mean), list(self.std), self.bgr
         if modality == "Flow":  # x and y have no colour: one value for both
             mean, std, bgr = [self.flow_mean], [round(sum(std) / len(std), 6)], False
@@ -139,17 +139,24 @@ def imagenet_state_dict(arch: str) -> dict[str, Tensor]:
             f"there are no ImageNet weights of {arch} to download: give a file with --pretrain FILE, "
             "or start from random weights with --pretrain none"
         )
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    name = Path(urlparse(url).path).name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        logger.info("downloading %s to %s", url, path)
+        hash_prefix = name.removesuffix(".pth").rsplit("-", 1)[1]  # resnet50-0676ba61.pth
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _download_timeout():
+                torch.hub.download_url_to_file(url, str(path), hash_prefix)
+        except Exception as error:  # no network, a wrong hash, a full disk: the way out is the same
+            raise InputError(
+                f"cannot download the ImageNet weights of {arch} ({error}): "
+                f"fetch {url} elsewhere and save it as {path}, or use --pretrain none"
+            ) from error
     try:
-        with _download_timeout():
-            return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except Exception as error:
-        if path.exists():
-            raise InputError(f"cannot read {path} ({error}): delete it to download it again") from error
-        raise InputError(
-            f"cannot download the ImageNet weights of {arch} ({error}): fetch {url} elsewhere and save it as {path}, "
-            "or use --pretrain none"
-        ) from error
+        return load_checkpoint(path).state_dict
+    except InputError as error:
+        raise InputError(f"{error}; delete it to download it again") from error
 
 
 def first_conv_name(net: nn.Module) -> str:

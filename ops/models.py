@@ -17,10 +17,10 @@ from ops.errors import InputError
 from ops.non_local import NONLocalBlock3D, make_non_local
 from ops.param_groups import parameter_groups
 from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift, pooled_segments
+from ops.transforms import FLOW_SCALES, RGB_SCALES, Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
 
 if TYPE_CHECKING:
-    from ops.checkpoint import ModelOptions
-    from ops.transforms import Compose
+    from ops.checkpoint_names import ModelOptions
 
 MODALITIES = ("RGB", "Flow", "RGBDiff")
 
@@ -307,7 +307,7 @@ class TSN(nn.Module):
     @property
     def normalization(self) -> dict[str, Any]:
         """Arguments of `ops.transforms.ClipNormalize`: how this network wants its pixels."""
-        return backbone_row(self.arch).normalization(self.modality)
+        return {**backbone_row(self.arch).normalization(self.modality), "channels": self.segment_channels}
 
     @property
     def input_mean(self) -> list[float]:
@@ -321,9 +321,7 @@ class TSN(nn.Module):
 
     def get_augmentation(self, flip: bool = True) -> Compose:
         """Training augmentation on lists of frames: multi-scale crops and, where `flip`, horizontal flips."""
-        from ops.transforms import Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
-
-        scales = [1, 0.875, 0.75, 0.66] if self.modality == "RGB" else [1, 0.875, 0.75]
+        scales = RGB_SCALES if self.modality == "RGB" else FLOW_SCALES
         transforms = [GroupMultiScaleCrop(self.input_size, scales)]
         if flip:
             transforms.append(GroupRandomHorizontalFlip(is_flow=self.modality == "Flow"))
