@@ -26,7 +26,7 @@ from ops.checkpoint import load_into as _load_into
 from ops.errors import InputError as _InputError
 from ops.models import TSN as _TSN
 
-dependencies = ["torch", "torchvision", "numpy"]
+dependencies = ["torch", "torchvision", "numpy", "PIL"]
 
 
 def tsn_resnet50(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
@@ -105,9 +105,6 @@ def _find(pretrained: str | bool) -> _Path:
     """The file that `pretrained` means."""
     if pretrained is True:
         raise _InputError("pretrained takes a checkpoint's path or published name (python -m pretrained.fetch --list)")
-    path = _Path(pretrained)
-    if path.exists():
-        return path
-    from pretrained.fetch import local_path
+    from pretrained.table import local_path
 
-    return local_path(str(pretrained))
+    return local_path(pretrained)
