@@ -3,7 +3,7 @@
 Every transform is called as `t(frames, rng)`. Frames of the pillow backend are a list of RGB images, or for flow of
 (x, y) pairs of L images; frames of the torchvision backend are uint8 tensors (C, H, W), as a list or stacked
 (T, C, H, W). Both backends make the same choices from the same rng (np.random.RandomState); pillow's values are
-Pillow's bit for bit, torchvision's differ by at most 1 where an image is resized.
+Pillow's bit for bit, torchvision's differ by at most 1 of 255 where an image is resized (2 once in 10^6 values).
 
 On the network's side, `ClipNormalize` turns the uint8 clip into the float input on the device.
 Crop sizes and offsets: TSN, arXiv:1608.00859, section 3.2 (corner cropping and scale jittering), as published.
