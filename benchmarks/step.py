@@ -1,0 +1,162 @@
+"""A training step (forward, loss, backward, SGD): this TSM, its 2D twin, and the textbook TSM.
+
+python -m benchmarks.step [--arch resnet50] [--clips 1] [--segments 8] [--size 224] [--amp] [--compile] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from benchmarks.shift import textbook_shift
+from benchmarks.timing import MIB, interleave, median_ms, peak_bytes, print_table, ratio
+from ops.errors import InputError, run_command
+from ops.temporal_shift import make_temporal_shift
+
+ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
+NUM_CLASSES = 400
+TEXTBOOK, TSM, FLAT = "textbook TSM, NCHW", "TSM", "2D network"
+
+
+class TextbookShift(nn.Module):
+    """`net` on a shifted copy of its input."""
+
+    def __init__(self, net: nn.Module, n_segment: int):
+        super().__init__()
+        self.net = net
+        self.n_segment = n_segment
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(textbook_shift(x, self.n_segment))
+
+
+def build(arch: str, kind: str, n_segment: int) -> nn.Module:
+    """A ResNet with the shift of `kind` (TEXTBOOK, TSM), or without (FLAT); the same weights in each."""
+    torch.manual_seed(0)
+    net = torchvision.models.get_model(arch, num_classes=NUM_CLASSES)
+    if kind != FLAT:
+        for name in make_temporal_shift(net, n_segment):
+            if kind == TEXTBOOK:
+                parent, _, child = name.rpartition(".")
+                block = net.get_submodule(parent)
+                setattr(block, child, TextbookShift(getattr(block, child).net, n_segment))
+    return net
+
+
+class Step:
+    """One training step of one network, as a callable."""
+
+    def __init__(self, net: nn.Module, clips: Tensor, labels: Tensor, *, amp: bool = False, compiled: bool = False):
+        self.net, self.clips, self.labels, self.amp = net.train(), clips, labels, amp
+        self.model = torch.compile(net) if compiled else net
+        self.optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+    def loss(self) -> Tensor:
+        with torch.autocast(self.clips.device.type, dtype=torch.bfloat16, enabled=self.amp):
+            return F.cross_entropy(self.model(self.clips), self.labels)
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss().backward()
+        self.optimizer.step()
+
+    def saved_bytes(self) -> int:
+        """Bytes of the distinct storages that autograd saves for the backward pass, the network's own left out."""
+        own = {t.untyped_storage().data_ptr() for t in (*self.net.parameters(), *self.net.buffers())}
+        saved: dict[int, Tensor] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = self.loss()
+        num_bytes = sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in own)
+        del loss
+        return num_bytes
+
+
+def build_steps(args: argparse.Namespace) -> dict[str, Step]:
+    """The rows: the textbook, then TSM and its 2D twin for every mode that was asked for."""
+    memory_format = torch.channels_last if args.memory_format == "channels_last" else torch.contiguous_format
+    frames = torch.randn(args.clips * args.segments, 3, args.size, args.size, device=args.device)
+    labels = torch.randint(NUM_CLASSES, (len(frames),), device=args.device)
+
+    def step(kind: str, memory_format: torch.memory_format, **options: bool) -> Step:
+        net = build(args.arch, kind, args.segments).to(args.device, memory_format=memory_format)
+        return Step(net, frames.to(memory_format=memory_format), labels, **options)
+
+    steps = {TEXTBOOK: step(TEXTBOOK, torch.contiguous_format)}
+    modes = {"": {}, " bf16": {"amp": True}, " compiled": {"compiled": True}}
+    wanted = ["", *([" bf16"] if args.amp else []), *([" compiled"] if args.compile else [])]
+    for mode in wanted:
+        for kind in (TSM, FLAT):
+            steps[f"{kind}{mode}, {args.memory_format}"] = step(kind, memory_format, **modes[mode])
+    return steps
+
+
+def make_rows(steps: dict[str, Step], *, rounds: int, device: str) -> list[list[object]]:
+    times = interleave(steps, rounds=rounds, warmup=2, device=device)
+    rows = []
+    for name, step in steps.items():
+        twin = name.replace(TSM, FLAT) if name.startswith(TSM) else name
+        saved = "-" if isinstance(step.model, torch._dynamo.OptimizedModule) else f"{step.saved_bytes() / 1e6:.1f}"
+        rows.append(
+            [
+                name,
+                f"{median_ms(times, name):.0f}",
+                "-" if twin == name else f"{ratio(times, name, twin):.3f}x",
+                f"{ratio(times, TEXTBOOK, name):.2f}x",
+                saved,
+                f"{peak_bytes(step, device) / MIB:.0f}",
+            ]
+        )
+    return rows
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", choices=ARCHS, default="resnet50")
+    parser.add_argument("--clips", type=int, default=1, help="clips a step (default 1)")
+    parser.add_argument("--segments", type=int, default=8, help="frames a clip (default 8)")
+    parser.add_argument("--size", type=int, default=224, help="pixels a side (default 224)")
+    parser.add_argument("--memory_format", choices=("channels_last", "NCHW"), default="channels_last")
+    parser.add_argument("--amp", action="store_true", help="also under bf16 autocast")
+    parser.add_argument("--compile", action="store_true", help="also through torch.compile")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--rounds", type=int, default=11, help="timed steps of each (default 11)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--quick", action="store_true", help="ResNet-18, 64 px, 3 rounds: to see that it runs")
+    args = parser.parse_args(argv)
+    for name in ("clips", "segments", "threads", "rounds"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} is 1 or more, got {getattr(args, name)}")
+    if args.size < 32:
+        raise InputError(f"--size is 32 or more, got {args.size}")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {args.device}: no CUDA device here; --device cpu works")
+    if args.quick:
+        args.arch, args.size, args.rounds = "resnet18", 64, 3
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    rows = make_rows(build_steps(args), rounds=args.rounds, device=args.device)
+    print_table(
+        f"Training step, {args.arch}, {args.clips} x {args.segments} frames, {args.size} px",
+        ("network", "ms", "/ its 2D twin", "faster than textbook", "saved activations MB", "peak MiB"),
+        rows,
+        device=args.device,
+        note=f"Medians of {args.rounds} interleaved rounds. Peak: above the weights and the optimiser's state.",
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
