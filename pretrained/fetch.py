@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ops.errors import InputError, run_command
 from ops.files import atomic_write_text
-from pretrained.download import MAX_BYTES, TIMEOUT_S, Received, check_url, download, sha256_of
+from pretrained.download import MAX_BYTES, TIMEOUT_S, Received, download, sha256_of
 from pretrained.table import Row, files_folder, find_row, load_table
+from pretrained.transfer import check_url
 
 CHECKSUMS = "checksums.json"
 

@@ -1,6 +1,7 @@
-"""Reproduce a published figure: `python -m pretrained.reproduce NAME [--run] [--protocol ...] [-- test_models options]`.
+"""Reproduce a published figure: `python -m pretrained.reproduce NAME [--run] [--protocol ...] [-- options]`.
 
-Prints the test_models.py command of every figure of a model; with --run, runs it and compares.
+Prints the test_models.py command of every figure of a model; with --run, runs it and compares. Options after -- go to
+test_models.py.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ops.errors import InputError, run_command
-from pretrained.table import Result, Row, files_folder, find_row, local_path
+from pretrained.table import Result, Row, fetched_path, files_folder, find_row
 
 PROJECT = Path(__file__).resolve().parents[1]
 _ACCURACY = re.compile(r"Overall Prec@1 ([\d.]+)% Prec@5 ([\d.]+)%")
 
 
-def test_command(row: Row, result: Result, weights: Path, extra: Sequence[str] = ()) -> list[str]:
+def evaluation_command(row: Row, result: Result, weights: Path, extra: Sequence[str] = ()) -> list[str]:
     """Arguments of test_models.py that reproduce a figure, as the published scripts give them."""
     return [
         row.dataset,
@@ -106,27 +107,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="short name or file name, see python -m pretrained.fetch --list")
     parser.add_argument("--run", action="store_true", help="run the commands and compare")
     parser.add_argument("--protocol", help="only this one (default: all that were published for the model)")
-    parser.add_argument(
-        "--folder", type=Path, help="where the files are (default: $TSM_PRETRAINED or pretrained/files)"
-    )
+    parser.add_argument("--folder", type=Path, help="of the files (default: $TSM_PRETRAINED, else pretrained/files)")
     parser.add_argument("--tolerance", type=float, default=0.3, help="in per cent (default %(default)s)")
     parser.add_argument("--timeout_hours", type=float, default=72.0, help="for one command (default %(default)s)")
     ours, extra = _split(argv)
     args = parser.parse_args(ours)
     row = find_row(args.name)
-    file = row.released_file()
     results = [result for result in row.results if args.protocol in (None, result.protocol.name)]
     if not results:
-        names = ", ".join(result.protocol.name for result in row.results)
-        raise InputError(
-            f"{row.name}: published with protocol {names}" if names else f"{row.name}: no figure published"
-        )
+        names = ", ".join(result.protocol.name for result in row.results) or "no protocol"
+        raise InputError(f"{row.name}: figures were published for {names}")
     folder = args.folder or files_folder()
-    weights = local_path(file, folder) if args.run else folder / file
+    weights = fetched_path(row, folder) if args.run else folder / row.released_file()
 
     lines, all_good = [], True
     for result in results:
-        command = test_command(row, result, weights, extra)
+        command = evaluation_command(row, result, weights, extra)
         print(f"# {row.model} on {row.dataset} {row.modality}, published: {result}")
         print(shlex.join(["python", "test_models.py", *command]), flush=True)
         if args.run:

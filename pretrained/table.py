@@ -120,11 +120,12 @@ def local_path(weights: str | Path, folder: Path | None = None) -> Path:
             f"{weights}: no such file, and no published checkpoint of that name "
             "(python -m pretrained.fetch --list shows them)"
         )
-    row = rows[0]
-    fetched = (folder or files_folder()) / row.released_file()
-    if not fetched.is_file():
-        raise InputError(
-            f"{weights} was published but is not on this machine: run python -m pretrained.fetch {row.name} "
-            f"(it would lie at {fetched})"
-        )
-    return fetched
+    return fetched_path(rows[0], folder or files_folder())
+
+
+def fetched_path(row: Row, folder: Path) -> Path:
+    """Where a row's fetched file lies; InputError where it has not been fetched."""
+    path = folder / row.released_file()
+    if not path.is_file():
+        raise InputError(f"{path} is not there yet: run python -m pretrained.fetch {row.name}")
+    return path
