@@ -40,7 +40,7 @@ class Extraction:
 
 def frame_folder(video: Path) -> Path:
     """Folder of a video's frames, both relative to their roots: its path without the extension."""
-    return video.with_name(video.stem if video.stem.strip(".") else video.name)
+    return video.with_suffix("")
 
 
 def partial_folder(folder: Path) -> Path:

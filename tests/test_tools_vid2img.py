@@ -1,0 +1,178 @@
+"""Extraction: every frame, the right names, nothing half-written, broken videos reported."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ops.errors import InputError
+from ops.video import VideoFile
+from tests.helpers import make_frames, make_video, run_cli
+from tools import extraction, vid2img_kinetics, vid2img_sthv2
+
+ODD_NAMES = ['it\'s "odd"', "$(touch owned)", "-rf", "ünï cödé", "a;b|c&d", "100%d", "a...", "concat:x"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def extract(root, out, *options):
+    return vid2img_kinetics.main([str(root), str(out), "--jobs", "1", *options])
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image, int)
+
+
+def cut(path, share=0.5):
+    """Cut the end off a file whose index is at its start."""
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def test_layout_count_and_height(tmp_path):
+    make_video(tmp_path / "v/train/class one/clip.mp4", make_frames(7, (64, 48)))
+    make_video(tmp_path / "v/train/class two/clip.avi", make_frames(3, (40, 60)))
+    assert extract(tmp_path / "v", tmp_path / "o") == 0
+    one = tmp_path / "o/train/class one/clip"
+    assert names(one) == [f"img_{i:05d}.jpg" for i in range(1, 8)]
+    assert size(one / "img_00001.jpg") == (round(64 * 331 / 48), 331)
+    assert size(tmp_path / "o/train/class two/clip/img_00003.jpg") == (round(40 * 331 / 60), 331)
+
+
+def test_pictures_are_those_of_training_from_video(tmp_path):
+    video = make_video(tmp_path / "v/c/clip.mp4", make_frames(5, (64, 48)))
+    extract(tmp_path / "v", tmp_path / "o", "--height", "0", "--quality", "100")
+    expected = VideoFile(video, backend="pillow").read(range(5))
+    for number, picture in enumerate(expected, start=1):
+        written = pixels(tmp_path / f"o/c/clip/img_{number:05d}.jpg")
+        assert written.shape == (48, 64, 3)
+        assert np.abs(written - np.asarray(picture)).mean() < 1.5
+
+
+def test_odd_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ODD_NAMES:
+        make_video(tmp_path / "v.mp4", make_frames(2)).rename(_parent(tmp_path / "v" / name) / f"{name}.mp4")
+    assert extract("v", "o") == 0
+    for name in ODD_NAMES:
+        assert names(tmp_path / "o" / name / name) == ["img_00001.jpg", "img_00002.jpg"]
+    assert names(tmp_path) == ["o", "v"]
+
+
+def _parent(path):
+    path.mkdir(parents=True)
+    return path
+
+
+def test_second_run_redoes_only_what_is_half_done(tmp_path, capsys):
+    for name in "abc":
+        make_video(tmp_path / f"v/c/{name}.mp4", make_frames(4))
+    extract(tmp_path / "v", tmp_path / "o")
+    done, half = tmp_path / "o/c/a", tmp_path / "o/c/b"
+    stamp = (done / "img_00001.jpg").stat().st_mtime_ns
+    half.rename(extraction.partial_folder(half))  # as a killed run leaves it
+    (extraction.partial_folder(half) / "img_00009.jpg").touch()
+    capsys.readouterr()
+    assert extract(tmp_path / "v", tmp_path / "o") == 0
+    assert capsys.readouterr().out == "frames written: 4 (videos done before: 2)\nvideos extracted: 3 of 3\n"
+    assert (done / "img_00001.jpg").stat().st_mtime_ns == stamp
+    assert len(names(half)) == 4 and names(tmp_path / "o/c") == ["a", "b", "c"]
+    assert extract(tmp_path / "v", tmp_path / "o", "--overwrite", "--height", "20") == 0
+    assert size(done / "img_00001.jpg")[1] == 20
+
+
+def test_broken_videos_are_reported_and_leave_nothing(tmp_path, capsys):
+    root = tmp_path / "v/c"
+    make_video(root / "good.mp4", make_frames(5))
+    (root / "text.mp4").write_text("hello, I am no video")
+    (root / "empty.webm").touch()
+    make_video(root / "no index.mp4", make_frames(5))
+    cut(root / "no index.mp4")
+    assert extract(tmp_path / "v", tmp_path / "o") == 1
+    out, err = capsys.readouterr()
+    assert "videos extracted: 1 of 4" in out
+    failures = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1] for line in failures] == ["c/empty.webm", "c/no index.mp4", "c/text.mp4"]
+    assert names(tmp_path / "o/c") == ["good"]
+
+
+def test_cut_video_is_damaged_and_its_frames_can_be_kept(tmp_path, capsys):
+    video = make_video(tmp_path / "v/c/cut.avi", make_frames(40, (160, 120)))
+    cut(video)
+    assert extract(tmp_path / "v", tmp_path / "o") == 1
+    assert "cut.avi" in capsys.readouterr().err
+    assert not (tmp_path / "o/c/cut").exists()
+    assert extract(tmp_path / "v", tmp_path / "o", "--keep_damaged") == 1
+    kept = len(names(tmp_path / "o/c/cut"))
+    assert 5 < kept < 40
+    assert f"its first {kept} frames were kept" in capsys.readouterr().err
+
+
+def test_too_long_a_video_is_refused(tmp_path, capsys):
+    make_video(tmp_path / "v/c/long.mp4", make_frames(9))
+    assert extract(tmp_path / "v", tmp_path / "o", "--max_frames", "8") == 1
+    assert "more than 8 frames" in capsys.readouterr().err
+    assert extract(tmp_path / "v", tmp_path / "o", "--max_frames", "9") == 0
+
+
+def test_two_videos_never_share_a_folder(tmp_path, capsys):
+    make_video(tmp_path / "v/c/x.avi", make_frames(2))
+    make_video(tmp_path / "v/c/x.mp4", make_frames(3))
+    make_video(tmp_path / "v/c.mp4", make_frames(4))
+    assert extract(tmp_path / "v", tmp_path / "o") == 1
+    err = capsys.readouterr().err
+    assert "c/x.mp4: its frames would share a folder with those of x.avi" in err
+    assert "c.mp4: its frames would lie among the folders of c/" in err
+    assert len(names(tmp_path / "o/c/x")) == 2 and names(tmp_path / "o/c") == ["x"]
+
+
+def test_overwriting_never_removes_folders(tmp_path, capsys):
+    make_video(tmp_path / "v/c/x.mp4", make_frames(2))
+    (tmp_path / "o/c/x/precious").mkdir(parents=True)
+    assert extract(tmp_path / "v", tmp_path / "o", "--overwrite") == 1
+    assert "not replaced" in capsys.readouterr().err
+    assert names(tmp_path / "o/c/x") == ["precious"] and names(tmp_path / "o/c") == ["x"]
+
+
+def test_names_too_long_for_a_folder(tmp_path, capsys):
+    make_video(tmp_path / "x.mp4", make_frames(2)).rename(_parent(tmp_path / "v/c") / ("n" * 250 + ".mp4"))
+    assert extract(tmp_path / "v", tmp_path / "o") == 1
+    assert "rename it" in capsys.readouterr().err
+
+
+def test_wrong_roots_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="no videos"):
+        extract(tmp_path, tmp_path / "o")
+    done = run_cli(["tools/vid2img_kinetics.py", tmp_path / "none", tmp_path / "o"], cwd=tmp_path)
+    assert done.returncode == 2 and "none does not exist" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_several_processes_extract_the_same(tmp_path):
+    for number in range(5):
+        make_video(tmp_path / f"v/c/{number}.mp4", make_frames(3, seed=number))
+    extract(tmp_path / "v", tmp_path / "one")
+    assert vid2img_kinetics.main([str(tmp_path / "v"), str(tmp_path / "two"), "--jobs", "3"]) == 0
+    for path in (tmp_path / "one").rglob("*.jpg"):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_sthv2(tmp_path):
+    make_video(tmp_path / "v/78687.webm", make_frames(4, (64, 48)), codec="libvpx-vp9")
+    make_video(tmp_path / "v/not_this.mp4", make_frames(2))
+    assert vid2img_sthv2.main([str(tmp_path / "v"), str(tmp_path / "o"), "--jobs", "1"]) == 0
+    assert names(tmp_path / "o") == ["78687"]
+    assert names(tmp_path / "o/78687") == [f"{i:06d}.jpg" for i in range(1, 5)]
+    assert size(tmp_path / "o/78687/000001.jpg")[1] == 256
+    (tmp_path / "v/78687.webm").unlink()
+    with pytest.raises(InputError, match=r"no \.webm files"):
+        vid2img_sthv2.main([str(tmp_path / "v"), str(tmp_path / "o")])
