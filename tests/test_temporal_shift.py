@@ -1,8 +1,7 @@
-"""TemporalShift in whole networks: insertion, equality of the forms, memory, fallbacks, TemporalPool."""
+"""TemporalShift in whole networks: insertion, equality of the forms, memory, fallbacks."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -11,11 +10,13 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.utils.flop_counter import FlopCounterMode
 
+from archs.bn_inception import bninception
 from archs.mobilenet_v2 import mobilenet_v2
 from ops import temporal_shift
 from ops.errors import InputError
-from ops.temporal_shift import TemporalPool, TemporalShift, make_temporal_pool, make_temporal_shift, pooled_segments
+from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift
 from tests.test_shift_ops import FORMATS, loop_shift
 
 NETS: dict[str, Callable[[], nn.Module]] = {
@@ -92,6 +93,18 @@ def test_fold_0_is_the_2d_network(name: str) -> None:
     expected, got = train_step(flat, x)[0], train_step(shifted, x)[0]
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
     assert torch.equal(flat.eval()(x), shifted.eval()(x))
+
+
+@pytest.mark.parametrize("name", ("resnet18", "mobilenetv2"))
+def test_the_shift_costs_no_flops(name: str) -> None:
+    x, flops = torch.randn(4, 3, 32, 32), []
+    flat, shifted = build(name), build(name)
+    make_temporal_shift(shifted, 4)
+    for net in (flat, shifted):
+        with FlopCounterMode(display=False) as counter:
+            net(x).sum().backward()
+        flops.append(counter.get_total_flops())
+    assert flops[0] == flops[1] > 0
 
 
 def test_the_shortcut_sees_the_unshifted_input() -> None:
@@ -276,58 +289,24 @@ def test_distributed_data_parallel_gives_the_same_gradients(tmp_path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
 
 
-def loop_pool(x: Tensor, n_segment: int) -> Tensor:
-    """Max over frames 2t - 1, 2t, 2t + 1 of each clip."""
-    clips = x.view(-1, n_segment, *x.shape[1:])
-    centres = range(0, n_segment, 2)
-    pooled = [clips[:, max(0, t - 1) : t + 2].amax(1) for t in centres]
-    return torch.stack(pooled, 1).flatten(0, 1)
-
-
-@pytest.mark.parametrize("n_segment", (1, 2, 5, 8))
-@pytest.mark.parametrize("memory_format", FORMATS)
-def test_temporal_pool(n_segment: int, memory_format: torch.memory_format) -> None:
-    x = torch.randn(2 * n_segment, 3, 4, 5).relu().to(memory_format=memory_format).requires_grad_()
-    pooled = TemporalPool(nn.Identity(), n_segment)(x)
-    assert torch.equal(pooled, loop_pool(x, n_segment))
-    assert pooled.shape[0] == 2 * pooled_segments(n_segment)
-    assert pooled.is_contiguous(memory_format=memory_format)
-    # The published module pools (N, C, T, H, W); among equal values the gradient goes to the same frame.
-    volume = x.view(2, n_segment, 3, 4, 5).transpose(1, 2)
-    published = F.max_pool3d(volume, (3, 1, 1), (2, 1, 1), (1, 0, 0)).transpose(1, 2)
-    weights = torch.randn_like(pooled)
-    got = torch.autograd.grad((pooled * weights).sum(), x)[0]
-    expected = torch.autograd.grad((published * weights.view(published.shape)).sum(), x)[0]
-    assert torch.equal(got, expected)
-    with pytest.raises(InputError, match="does not divide"):
-        TemporalPool(nn.Identity(), 7)(x)
-
-
-@pytest.mark.parametrize(("n_segment", "left"), ((8, 4), (5, 3)))
-def test_temporal_pool_in_a_resnet(n_segment: int, left: int) -> None:
-    def pool_first(net: nn.Module) -> None:
-        assert make_temporal_pool(net, n_segment) == ["layer2"]
-        make_temporal_shift(net, n_segment, temporal_pool=True)
-
-    def pool_last(net: nn.Module) -> None:
-        make_temporal_shift(net, n_segment, temporal_pool=True)
-        make_temporal_pool(net, n_segment)
-
-    def pool_unannounced(net: nn.Module) -> None:
-        make_temporal_shift(net, n_segment)
-        make_temporal_pool(net, n_segment)
-
-    x = torch.randn(2 * n_segment, 3, 32, 32)
-    outs = []
-    for insert in (pool_first, pool_last, pool_unannounced):
-        net = build("resnet18").eval()
-        insert(net)
-        shifts = {key: m.n_segment for key, m in net.named_modules() if isinstance(m, TemporalShift)}
-        assert len(shifts) == 8
-        assert "layer2.net.0.conv1" in shifts
-        assert all(segments == (n_segment if "layer1" in key else left) for key, segments in shifts.items())
-        outs.append(net(x))
-        assert outs[-1].shape == (2 * left, 5)
-    assert all(torch.equal(a, b) for a, b in itertools.pairwise(outs))
+def test_bninception_is_shifted_by_blocks_once():
+    net = bninception(num_classes=5)
+    assert make_temporal_shift(net, 4, place="block") == [
+        "2",
+        "3a",
+        "3b",
+        "3c",
+        "4a",
+        "4b",
+        "4c",
+        "4d",
+        "4e",
+        "5a",
+        "5b",
+    ]
     with pytest.raises(InputError, match="already"):
-        make_temporal_pool(net, n_segment)
+        make_temporal_shift(net, 4, place="block")
+    assert make_temporal_shift(bninception(num_classes=5), 4, place="110000000001") == ["1", "2", "5b"]
+    for place in ("blockres", "11"):
+        with pytest.raises(InputError, match="'block', or a mask of 12 characters"):
+            make_temporal_shift(bninception(num_classes=5), 4, place=place)

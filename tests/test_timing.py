@@ -1,0 +1,64 @@
+"""The benchmarks' own arithmetic, and that the textbook shift they time is the shift."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import shift, step, timing
+from ops.errors import InputError
+from tests.test_shift_ops import loop_shift
+
+
+def test_rounds_interleave_and_rotate() -> None:
+    calls: list[str] = []
+    cases = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    times = timing.interleave(cases, rounds=2, warmup=1)
+    assert "".join(calls) == "cab" + "abc" + "bca"
+    assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_medians_and_ratios() -> None:
+    times = {"slow": [2.0, 9.0, 3.0], "fast": [1.0, 3.0, 2.0]}
+    assert timing.median_ms(times, "slow") == 3000.0
+    assert timing.ratio(times, "slow", "fast") == 2.0  # of 2, 3 and 1.5
+
+
+def test_peak_counts_what_is_held_at_once() -> None:
+    def function() -> None:
+        first = torch.zeros(1000)
+        del first
+        second = torch.zeros(500)
+        third = torch.zeros(750)
+        del second, third
+
+    assert timing.peak_bytes(function) == 1250 * 4
+
+
+def test_table() -> None:
+    assert timing.format_table(("a", "bc"), (("x", 1.5), ("yyy", 10))) == (
+        "| a   |  bc |\n| --- | --: |\n| x   | 1.5 |\n| yyy |  10 |"
+    )
+
+
+def test_textbook_shift_is_the_shift() -> None:
+    x = torch.randn(8, 16, 3, 3)
+    assert torch.equal(shift.textbook_shift(x, 4), loop_shift(x, 4, 8))
+
+
+def test_the_rows_of_the_step_benchmark_are_the_same_function() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 32, 32)
+    nets = {kind: step.build("resnet18", kind, 8).eval() for kind in (step.TEXTBOOK, step.TSM, step.FLAT)}
+    outs = {kind: net(x) for kind, net in nets.items()}
+    assert torch.equal(outs[step.TEXTBOOK], outs[step.TSM])
+    assert not torch.equal(outs[step.FLAT], outs[step.TSM])
+    labels = torch.zeros(8, dtype=torch.long)
+    saved = {kind: step.Step(net, x, labels).saved_bytes() for kind, net in nets.items()}
+    assert saved[step.FLAT] == saved[step.TSM] < saved[step.TEXTBOOK]
+
+
+def test_bad_options_are_one_line() -> None:
+    for main, option in ((shift.main, "--rounds"), (step.main, "--clips")):
+        with pytest.raises(InputError, match=option):
+            main([option, "0"])
