@@ -1,0 +1,427 @@
+"""Lists from each data set's annotation files, in small copies of the format in which they are distributed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from torchvision.models.video import R3D_18_Weights
+
+from ops.dataset_configs import resolve_dataset
+from ops.errors import InputError
+from tests.helpers import make_frame_folder, make_frames, make_video, run_cli
+from tools import (
+    gen_label_hmdb51,
+    gen_label_jester,
+    gen_label_kinetics,
+    gen_label_sthv1,
+    gen_label_sthv2,
+    gen_label_ucf101,
+)
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def write(path, *content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in content), encoding="utf-8")
+    return path
+
+
+# --- Kinetics ---------------------------------------------------------------------------------------------------------
+
+
+def test_kinetics_label_map_is_the_400_names_in_order():
+    names = lines(gen_label_kinetics.LABEL_MAP)
+    assert len(names) == len(set(names)) == 400
+    assert names == sorted(names)
+    assert names == R3D_18_Weights.KINETICS400_V1.meta["categories"]  # torchvision's own list
+    assert list(gen_label_kinetics.read_label_map(gen_label_kinetics.LABEL_MAP).values()) == list(range(400))
+
+
+@pytest.mark.parametrize(
+    ("label", "clean"),
+    [
+        ("petting animal (not cat)", "petting_animal_not_cat"),
+        ("massaging person's head", "massaging_persons_head"),
+        ('"abseiling"', "abseiling"),
+    ],
+)
+def test_kinetics_clean_label(label, clean):
+    assert gen_label_kinetics.clean_label(label) == clean
+
+
+HEADER = "label,youtube_id,time_start,time_end,split,is_cc"
+
+
+@pytest.fixture
+def kinetics(tmp_path):
+    root = tmp_path / "images"
+    make_frame_folder(root / "abseiling" / "0347ZoDXyP0_000095_000105", 5)
+    make_frame_folder(root / "petting_animal_not_cat" / "--q_5qTgQGs_000012_000022", 4)  # a clean folder
+    make_frame_folder(root / "val" / "massaging person's head" / "abc_000001_000011", 3)  # a folder by its own name
+    make_frame_folder(root / "zumba" / "only_id", 6)
+    write(
+        tmp_path / "train.csv",
+        HEADER,
+        "abseiling,0347ZoDXyP0,95,105,train,1",
+        "petting animal (not cat),--q_5qTgQGs,12,22,train,0",
+        '"zumba",only_id,1,11,train,0',
+        "yoga,gone,3,13,train,0",
+    )
+    write(tmp_path / "val.csv", HEADER, "massaging person's head,abc,1,11,validate,0")
+    return tmp_path
+
+
+def gen_kinetics(folder, *options):
+    return gen_label_kinetics.main([str(folder / "images"), "--out", str(folder / "labels"), "--jobs", "1", *options])
+
+
+def test_kinetics_csv(kinetics, capsys):
+    assert (
+        gen_kinetics(kinetics, "--train_csv", str(kinetics / "train.csv"), "--val_csv", str(kinetics / "val.csv")) == 0
+    )
+    names = lines(gen_label_kinetics.LABEL_MAP)
+    assert lines(kinetics / "labels/train_videofolder.txt") == [
+        "abseiling/0347ZoDXyP0_000095_000105 5 0",
+        f"petting_animal_not_cat/--q_5qTgQGs_000012_000022 4 {names.index('petting animal (not cat)')}",
+        f"zumba/only_id 6 {names.index('zumba')}",
+    ]
+    label = names.index("massaging person's head")
+    assert lines(kinetics / "labels/val_videofolder.txt") == [
+        f"val/massaging person's head/abc_000001_000011 3 {label}"
+    ]
+    assert lines(kinetics / "labels/category.txt") == names
+    out, err = capsys.readouterr()
+    assert "3 of 4 videos" in out
+    assert "missing, left out: 1\n  gone_000003_000013\n" in err
+
+
+def test_kinetics_flow_list(kinetics):
+    assert gen_kinetics(kinetics, "--val_csv", str(kinetics / "val.csv"), "--flow") == 0
+    assert (kinetics / "labels/val_videofolder_flow.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (["youtube_id,time_start,time_end,split"], r"bad.csv:1: no column label"),
+        ([HEADER, "abseiling,a,1,2"], r"bad.csv:2: 4 fields, 6 columns"),
+        (
+            [HEADER, "abseiling,a,1,11,train,0", "", "juggling cats,a,1,2,train,0"],
+            r"bad.csv:4: class 'juggling cats' is not",
+        ),
+        ([HEADER, "abseiling,a,one,2,train,0"], r"bad.csv:2: 'one' and '2' are no times"),
+        ([HEADER, '"abseiling,a,1,2,train,0'], r"bad.csv:2: "),
+        ([HEADER], "names no videos"),
+        ([], "names no videos"),
+        ([HEADER, "abseiling,a,1,2,train,0"], "would be empty: none of its videos is in"),
+    ],
+)
+def test_kinetics_csv_mistakes_name_file_and_line(kinetics, content, message):
+    bad = write(kinetics / "bad.csv", *content)
+    with pytest.raises(InputError, match=message):
+        gen_kinetics(kinetics, "--train_csv", str(bad))
+    assert not (kinetics / "labels").exists()
+
+
+def test_kinetics_needs_one_source_of_labels(kinetics):
+    for options in ([], ["--from_folders", "--val_csv", "x.csv"]):
+        with pytest.raises(InputError, match="give either"):
+            gen_kinetics(kinetics, *options)
+    with pytest.raises(InputError, match=r"none.csv: no such file"):
+        gen_kinetics(kinetics, "--val_csv", str(kinetics / "none.csv"))
+
+
+# --- class folders ----------------------------------------------------------------------------------------------------
+
+
+def test_class_folders_with_split_folders_fit_the_table_of_data_sets(tmp_path):
+    root = tmp_path / "moving_digits"
+    for path, frames in (("train/b c/1", 4), ("train/a/2", 3), ("val/b c/$(x)", 5), ("val/d/-4", 3)):
+        make_frame_folder(root / "images" / path, frames)
+    (root / "images/train/.a.partial").mkdir()
+    assert (
+        gen_label_kinetics.main([str(root / "images"), "--out", str(root / "labels"), "--from_folders", "-j", "1"]) == 0
+    )
+    assert lines(root / "labels/train_videofolder.txt") == ["train/a/2 3 0", "train/b c/1 4 1"]
+    assert lines(root / "labels/val_videofolder.txt") == ["val/b c/$(x) 5 1", "val/d/-4 3 2"]
+    paths = resolve_dataset("moving_digits", "RGB", root_dataset=tmp_path, num_class=3)
+    assert paths.class_names == ["a", "b c", "d"]
+    assert paths.train_list == root / "labels/train_videofolder.txt"
+
+
+def test_class_folders_without_split_set_a_share_aside(tmp_path):
+    for name, videos in (("a", 10), ("b", 5), ("c", 1)):
+        for video in range(videos):
+            make_frame_folder(tmp_path / "images" / name / str(video), 3, (8, 8))
+    gen_kinetics(tmp_path, "--from_folders", "--val_share", "0.2")
+    train, val = (lines(tmp_path / f"labels/{subset}_videofolder.txt") for subset in ("train", "val"))
+    assert [line[0] for line in val] == ["a", "a", "b"] and len(train) == 13
+    assert not set(train) & set(val)
+    gen_kinetics(tmp_path, "--from_folders", "--val_share", "0.2")
+    assert lines(tmp_path / "labels/val_videofolder.txt") == val
+    with pytest.raises(InputError, match="below 1"):
+        gen_kinetics(tmp_path, "--from_folders", "--val_share", "1")
+
+
+def test_class_folders_of_video_files_list_them_as_their_frame_folders(tmp_path, capsys):
+    make_video(tmp_path / "images/train/a/x.mp4", make_frames(7))
+    make_video(tmp_path / "images/val/a/y.v2.avi", make_frames(4))
+    (tmp_path / "images/val/a/broken.mp4").write_text("no video")
+    assert gen_kinetics(tmp_path, "--from_folders", "--videos") == 1
+    assert lines(tmp_path / "labels/train_videofolder.txt") == ["train/a/x 7 0"]
+    assert lines(tmp_path / "labels/val_videofolder.txt") == ["val/a/y.v2 4 0"]
+    assert "unreadable, left out: 1\n  val/a/broken: " in capsys.readouterr().err
+    make_video(tmp_path / "images/train/a/x.avi", make_frames(3))
+    with pytest.raises(InputError, match="would be one video in a list"):
+        gen_kinetics(tmp_path, "--from_folders", "--videos")
+
+
+def test_frame_missing_in_the_middle_is_reported(tmp_path, capsys):
+    for name in "xyz":
+        make_frame_folder(tmp_path / "images/train/a" / name, 5)
+        make_frame_folder(tmp_path / "images/val/a" / name, 5)
+    (tmp_path / "images/train/a/x/img_00003.jpg").unlink()
+    (tmp_path / "images/train/a/y/img_00005.jpg").unlink()
+    assert gen_kinetics(tmp_path, "--from_folders") == 1
+    assert lines(tmp_path / "labels/train_videofolder.txt") == ["train/a/y 4 0", "train/a/z 5 0"]
+    assert "train/a/x: img_00003.jpg is missing, though 5 is there" in capsys.readouterr().err
+
+
+def test_names_that_a_list_cannot_hold_are_reported(tmp_path, capsys):
+    for name in ("good", "new\nline", " blank "):
+        make_frame_folder(tmp_path / "images/train/a" / name, 3)
+    make_frame_folder(tmp_path / "images/val/a/v", 3)
+    assert gen_kinetics(tmp_path, "--from_folders") == 1
+    assert lines(tmp_path / "labels/train_videofolder.txt") == ["train/a/good 3 0"]
+    assert "new\\nline: a list cannot hold this name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("depth", ["", "a", "train/a"])
+def test_folders_of_the_wrong_depth_are_one_line(tmp_path, depth):
+    make_frame_folder(tmp_path / "images" / depth, 3)
+    with pytest.raises(InputError, match="no <class>/<video>"):
+        gen_kinetics(tmp_path, "--from_folders")
+
+
+# --- something-something, Jester --------------------------------------------------------------------------------------
+
+
+def gen(module, root, out, annotations, *options):
+    return module.main([str(root), "--out", str(out), "--annotations", str(annotations), "--jobs", "1", *options])
+
+
+def test_sthv1(tmp_path):
+    prefix, root = "something-something-v1", tmp_path / "frames"
+    write(
+        tmp_path / f"{prefix}-labels.csv", "Holding something", "Closing something", "Attaching something to something"
+    )
+    write(tmp_path / f"{prefix}-train.csv", "100;Holding something", "7;Closing something")
+    write(tmp_path / f"{prefix}-validation.csv", "8;Attaching something to something")
+    write(tmp_path / f"{prefix}-test.csv", "9")
+    for number, frames in ((100, 3), (7, 4), (8, 5), (9, 6)):
+        make_frame_folder(root / str(number), frames, tmpl="{:05d}.jpg")
+        make_frame_folder(tmp_path / "flow" / str(number), frames, tmpl="{:06d}-{}_{:05d}.jpg")
+    assert gen(gen_label_sthv1, root, tmp_path, tmp_path) == 0
+    assert lines(tmp_path / "category.txt") == [
+        "Attaching something to something",
+        "Closing something",
+        "Holding something",
+    ]
+    assert lines(tmp_path / "train_videofolder.txt") == ["100 3 2", "7 4 1"]
+    assert lines(tmp_path / "val_videofolder.txt") == ["8 5 0"]
+    assert lines(tmp_path / "test_videofolder.txt") == ["9 6 0"]
+    assert gen(gen_label_sthv1, tmp_path / "flow", tmp_path, tmp_path, "--flow") == 0
+    assert lines(tmp_path / "train_videofolder_flow.txt") == ["100 6 2", "7 8 1"]  # x and y files
+    assert lines(tmp_path / "val_videofolder_flow.txt") == ["8 10 0"]
+
+
+def test_sthv1_mistakes(tmp_path):
+    prefix, root = "something-something-v1", tmp_path / "frames"
+    make_frame_folder(root / "1", 3, tmpl="{:05d}.jpg")
+    with pytest.raises(InputError, match=r"v1-labels\.csv: no such file"):
+        gen(gen_label_sthv1, root, tmp_path, tmp_path)
+    write(tmp_path / f"{prefix}-labels.csv", "A", "B")
+    write(tmp_path / f"{prefix}-validation.csv", "1;A")
+    for line, message in (("1;C", "class 'C' is not in"), ("1", "expected `id;label`")):
+        write(tmp_path / f"{prefix}-train.csv", "1;A", line)
+        with pytest.raises(InputError, match=rf"v1-train\.csv:2: {message}"):
+            gen(gen_label_sthv1, root, tmp_path, tmp_path)
+    write(tmp_path / f"{prefix}-labels.csv", "A", "A")
+    with pytest.raises(InputError, match="twice"):
+        gen(gen_label_sthv1, root, tmp_path, tmp_path)
+    assert not list(tmp_path.glob("*.txt"))
+
+
+def test_jester_labels_follow_the_published_models(tmp_path):
+    write(tmp_path / "jester-v1-labels.csv", "Swiping Left", "Doing other things", "Drumming Fingers")
+    write(tmp_path / "jester-v1-train.csv", "1;Swiping Left", "2;Drumming Fingers")
+    write(tmp_path / "jester-v1-validation.csv", "3;Doing other things", "404;Swiping Left")
+    for number in (1, 2, 3):
+        make_frame_folder(tmp_path / "frames" / str(number), 2 + number, tmpl="{:05d}.jpg")
+    assert gen(gen_label_jester, tmp_path / "frames", tmp_path, tmp_path) == 0
+    assert lines(tmp_path / "category.txt") == ["Doing other things", "Drumming Fingers", "Swiping Left"]
+    assert lines(tmp_path / "train_videofolder.txt") == ["1 3 2", "2 4 1"]
+    assert lines(tmp_path / "val_videofolder.txt") == ["3 5 0"]
+    assert not (tmp_path / "test_videofolder.txt").exists()
+
+
+@pytest.fixture
+def sthv2(tmp_path):
+    labels = {
+        "Holding something": "1",
+        "Approaching something with your camera": "0",
+        "Dropping something onto something": "2",
+    }
+    train = [
+        {"id": "78687", "label": "holding potato", "template": "Holding [something]", "placeholders": ["potato"]},
+        {
+            "id": "5",
+            "label": "dropping a on b",
+            "template": "Dropping [something] onto [something]",
+            "placeholders": [],
+        },
+    ]
+    val = [{"id": "6", "template": "Approaching [something] with your camera"}]
+    for name, data in (("labels", labels), ("train", train), ("validation", val), ("test", [{"id": "7"}])):
+        (tmp_path / f"something-something-v2-{name}.json").write_text(json.dumps(data))
+    for number in (78687, 5, 6, 7):
+        make_frame_folder(tmp_path / "frames" / str(number), 3, tmpl="{:06d}.jpg")
+    return tmp_path
+
+
+def test_sthv2(sthv2):
+    assert gen(gen_label_sthv2, sthv2 / "frames", sthv2, sthv2) == 0
+    assert lines(sthv2 / "category.txt") == [
+        "Approaching something with your camera",
+        "Holding something",
+        "Dropping something onto something",
+    ]
+    assert lines(sthv2 / "train_videofolder.txt") == ["78687 3 1", "5 3 2"]
+    assert lines(sthv2 / "val_videofolder.txt") == ["6 3 0"]
+    assert lines(sthv2 / "test_videofolder.txt") == ["7 3 0"]
+
+
+def test_sthv2_short_file_names_and_flow(sthv2):
+    for path in list(sthv2.glob("*.json")):
+        path.rename(sthv2 / path.name.removeprefix("something-something-v2-"))
+    assert gen(gen_label_sthv2, sthv2 / "frames", sthv2, sthv2, "--flow") == 0
+    assert lines(sthv2 / "val_videofolder_flow.txt") == ["6 3 0"]  # packed: a file a frame
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("labels", "{\n}}", r"labels\.json:2: not valid json"),
+        ("labels", "[" * 100_000, "nested too deeply|not valid json"),
+        ("labels", "[]", "holds a list, expected a dict"),
+        ("labels", '{"a": "0", "b": "2"}', "labels must be 0 to 1"),
+        ("labels", '{"a": "x"}', "no whole number"),
+        ("train", '[{"id": "1", "template": "Eating [something]"}]', r"item 1 \(id 1\): template 'Eating something'"),
+        ("train", '[{"template": "a"}]', "item 1 has no id"),
+        ("train", "7", "holds a int, expected a list"),
+    ],
+)
+def test_sthv2_mistakes(sthv2, name, content, message):
+    (sthv2 / f"something-something-v2-{name}.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        gen(gen_label_sthv2, sthv2 / "frames", sthv2, sthv2)
+    assert not list(sthv2.glob("*.txt"))
+
+
+# --- UCF101, HMDB51 ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ucf101(tmp_path):
+    write(tmp_path / "labels/classInd.txt", "1 ApplyEyeMakeup", "2 Archery")
+    for split in (1, 2, 3):
+        write(
+            tmp_path / f"labels/trainlist0{split}.txt",
+            "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1",
+            "Archery/v_Archery_g08_c01.avi 2",
+        )
+        write(tmp_path / f"labels/testlist0{split}.txt", f"Archery/v_Archery_g0{split}_c01.avi")
+    for path in ("v_ApplyEyeMakeup_g08_c01", "Archery/v_Archery_g08_c01", *(f"v_Archery_g0{s}_c01" for s in (1, 2, 3))):
+        make_frame_folder(tmp_path / "jpg" / path, 5)
+        make_frame_folder(tmp_path / "jpg" / path, 4, tmpl="flow_{}_{:05d}.jpg")
+    return tmp_path
+
+
+def test_ucf101(ucf101):
+    out = ucf101 / "file_list"
+    assert gen(gen_label_ucf101, ucf101 / "jpg", out, ucf101 / "labels") == 0
+    expected = ["v_ApplyEyeMakeup_g08_c01 5 0", "Archery/v_Archery_g08_c01 5 1"]
+    for split in (1, 2, 3):
+        assert lines(out / f"ucf101_rgb_train_split_{split}.txt") == expected
+        assert lines(out / f"ucf101_rgb_val_split_{split}.txt") == [f"v_Archery_g0{split}_c01 5 1"]
+    assert gen(gen_label_ucf101, ucf101 / "jpg", out, ucf101 / "labels", "--flow", "--splits", "2") == 0
+    assert lines(out / "ucf101_flow_val_split_2.txt") == ["v_Archery_g02_c01 4 1"]
+    assert not (out / "ucf101_flow_val_split_1.txt").exists()
+    assert lines(out / "category.txt") == ["ApplyEyeMakeup", "Archery"]
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("classInd.txt", "3 Archery", r"classInd\.txt:1: expected `1 Name`"),
+        ("trainlist01.txt", "v_Archery_g08_c01.avi", r"trainlist01\.txt:1: expected `Class/video"),
+        ("trainlist01.txt", "Archery/v_x.avi 1", r"trainlist01\.txt:1: label 1 is not that of Archery"),
+        ("testlist03.txt", "Boxing/v_x.avi", r"testlist03\.txt:1: expected"),
+    ],
+)
+def test_ucf101_mistakes(ucf101, file, line, message):
+    write(ucf101 / "labels" / file, line)
+    with pytest.raises(InputError, match=message):
+        gen(gen_label_ucf101, ucf101 / "jpg", ucf101 / "file_list", ucf101 / "labels")
+    assert not (ucf101 / "file_list").exists()
+
+
+@pytest.fixture
+def hmdb51(tmp_path):
+    odd = "#20_Rhythm_clap_u_nm_np1_fr_goo_0"
+    for split in (1, 2, 3):
+        marks = [0, 0, 0]
+        marks[split - 1] = 1
+        write(tmp_path / f"splits/clap_test_split{split}.txt", f"{odd}.avi 1 ", f"clap_{split}.avi 2 ", "unused.avi 0 ")
+        write(tmp_path / f"splits/brush_hair_test_split{split}.txt", "b (1)!.avi 1 ", "c.avi 2 ")
+    for path in (f"clap/{odd}", "clap/clap_1", "clap/clap_2", "clap_3", "brush_hair/b (1)!", "brush_hair/c"):
+        make_frame_folder(tmp_path / "images" / path, 4)
+    return tmp_path
+
+
+def test_hmdb51(hmdb51):
+    out = hmdb51 / "lists"
+    assert gen(gen_label_hmdb51, hmdb51 / "images", out, hmdb51 / "splits") == 0
+    for split, place in ((1, "clap/clap_1"), (2, "clap/clap_2"), (3, "clap_3")):
+        assert lines(out / f"hmdb51_rgb_train_split_{split}.txt") == [
+            "brush_hair/b (1)! 4 0",
+            "clap/#20_Rhythm_clap_u_nm_np1_fr_goo_0 4 1",
+        ]
+        assert lines(out / f"hmdb51_rgb_val_split_{split}.txt") == ["brush_hair/c 4 0", f"{place} 4 1"]
+    assert lines(out / "category.txt") == ["brush_hair", "clap"]
+
+
+def test_hmdb51_mistakes(hmdb51):
+    args = (gen_label_hmdb51, hmdb51 / "images", hmdb51 / "lists", hmdb51 / "splits")
+    path = write(hmdb51 / "splits/clap_test_split2.txt", "x.avi 1", "y.avi 3")
+    with pytest.raises(InputError, match=r"clap_test_split2\.txt:2: expected `video\.avi 0\|1\|2`"):
+        gen(*args)
+    path.unlink()
+    with pytest.raises(InputError, match=r"clap_test_split2\.txt: no such file"):
+        gen(*args)
+    assert gen(*args, "--splits", "1", "3") == 0
+    with pytest.raises(InputError, match="no files such as brush_hair_test_split1"):
+        gen(gen_label_hmdb51, hmdb51 / "images", hmdb51 / "lists", hmdb51 / "images")
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        gen(gen_label_hmdb51, hmdb51 / "nowhere", hmdb51 / "lists", hmdb51 / "splits")
+
+
+def test_mistakes_are_one_line_and_status_2(tmp_path):
+    args = ["tools/gen_label_sthv2.py", tmp_path, "--out", tmp_path / "o", "--annotations", tmp_path]
+    done = run_cli(args, cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "labels.json: no such file" in done.stderr
