@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+import warnings
 
 import numpy as np
 import torch
@@ -82,9 +82,13 @@ def read_gray_image(path: str) -> Image.Image:
     return _decode_pillow(path, _read_bytes(path), "L")
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else a pipe in a frame's place blocks for ever
+
+
 def _read_bytes(path: str) -> bytearray:
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise InputError(f"{path}: an image of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")
@@ -121,17 +125,22 @@ def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
     shape = jpeg_shape(data)
     if shape is not None:
         check_size(path, shape[0], shape[1])
-    image = _translate_errors(path, lambda: Image.open(io.BytesIO(data), formats=_FORMATS))
-    check_size(path, *image.size)
-    return _translate_errors(path, lambda: image.convert(mode))
-
-
-def _translate_errors(path: str, call: Callable[[], Image.Image]) -> Image.Image:
-    # Pillow's readers raise nearly anything on damaged files (OSError, SyntaxError, struct.error, IndexError, ...).
+    # Pillow's readers raise nearly anything on damaged files (OSError, SyntaxError, struct.error, IndexError, ...), and
+    # warn of odd metadata and of sizes, which are checked here.
     try:
-        return call()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            check_size(path, *image.size)
+            if image.format == "PNG":  # decoding alone does not look at the checksums
+                Image.open(io.BytesIO(data), formats=_FORMATS).verify()
+            return image.convert(mode)
+    except InputError:
+        raise
     except Image.UnidentifiedImageError:
         raise InputError(f"{path}: not an image (known: {', '.join(_FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: more pixels than the limit of {MAX_PIXELS:,}") from None
     except MemoryError:
         raise InputError(f"{path}: the image does not fit in memory") from None
     except Exception as error:
