@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
 from pathlib import Path
 from typing import IO
 
 from ops.errors import InputError
 from ops.files import is_disk_full
+from pretrained.checksums import Received, received_file
 from pretrained.transfer import Transfer, check_url
 
 try:
@@ -19,14 +18,6 @@ except ImportError:  # not on Windows: there, do not fetch the same file twice a
 
 MAX_BYTES = 4 << 30
 TIMEOUT_S = 30.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Received:
-    """What arrived: size in bytes and sha256 in hex."""
-
-    size: int
-    sha256: str
 
 
 def download(
@@ -55,7 +46,7 @@ def download(
                 Transfer(url, file, notes, expected_size, max_bytes, timeout_s).run()
                 file.flush()
                 os.fsync(file.fileno())
-                received = Received(file.tell(), sha256_of(part))
+                received = received_file(part)
                 _check(url, part, received, expected_size, expected_sha256)
                 os.replace(part, target)
             finally:
@@ -67,15 +58,6 @@ def download(
         hint = "; free some space and run again to go on" if is_disk_full(error) else ""
         raise InputError(f"{error.filename or target}: {error.strerror or error}{hint}") from error
     return received
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _lock(file: IO[bytes], part: Path) -> None:

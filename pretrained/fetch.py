@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
 from ops.errors import InputError, run_command
-from ops.files import atomic_write_text
-from pretrained.download import MAX_BYTES, TIMEOUT_S, Received, download, sha256_of
+from pretrained.checksums import changed_file_message, read_checksums, received_file, record_checksum
+from pretrained.download import MAX_BYTES, TIMEOUT_S, download
 from pretrained.table import Row, files_folder, find_row, load_table
 from pretrained.transfer import check_url
-
-CHECKSUMS = "checksums.json"
 
 
 def fetch(
@@ -39,13 +36,9 @@ def fetch(
     target = folder / file
     size, sha256 = _known(row, folder)
     if target.is_file():
-        received = Received(target.stat().st_size, sha256_of(target))
+        received = received_file(target)
         if (size or received.size, sha256 or received.sha256) != (received.size, received.sha256):
-            raise InputError(
-                f"{target} is not the file that was recorded: sha256 {received.sha256} ({received.size} bytes) instead "
-                f"of {sha256} ({size} bytes); delete it to fetch it again, "
-                f"or delete its entry in {folder / CHECKSUMS} to keep it"
-            )
+            raise InputError(changed_file_message(target, received, sha256))
     elif offline:
         raise InputError(f"{target} is not there, and --offline forbids to fetch it")
     else:
@@ -59,7 +52,7 @@ def fetch(
             timeout_s=timeout_s,
         )
     if sha256 is None:
-        _record(folder, file, received)
+        record_checksum(folder, file, received)
     return target
 
 
@@ -67,25 +60,8 @@ def _known(row: Row, folder: Path) -> tuple[int | None, str | None]:
     """Size and sha256 that the file must have: the table's, else those recorded."""
     if row.sha256 is not None:
         return row.size, row.sha256
-    entry = _read_checksums(folder).get(row.released_file())
-    return (entry["size"], entry["sha256"]) if entry else (row.size, None)
-
-
-def _read_checksums(folder: Path) -> dict[str, dict[str, int | str]]:
-    path = folder / CHECKSUMS
-    if not path.exists():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return {file: {"size": int(entry["size"]), "sha256": str(entry["sha256"])} for file, entry in data.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it to record the checksums anew") from error
-
-
-def _record(folder: Path, file: str, received: Received) -> None:
-    checksums = _read_checksums(folder)
-    checksums[file] = {"size": received.size, "sha256": received.sha256}
-    atomic_write_text(folder / CHECKSUMS, json.dumps(checksums, indent=2, sort_keys=True) + "\n")
+    entry = read_checksums(folder).get(row.released_file())
+    return (entry.size, entry.sha256) if entry else (row.size, None)
 
 
 def _print_table(folder: Path) -> None:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from ops.errors import InputError
+from pretrained.checksums import verify_recorded
 
 FOLDER = Path(__file__).resolve().parent
 _EXTENSIONS = (".pth.tar", ".pth")
@@ -108,13 +109,18 @@ def local_path(weights: str | Path, folder: Path | None = None) -> Path:
     Published commands say `pretrained/TSM_....pth`; that finds the fetched file too.
 
     Raises:
-        InputError: neither a file nor a name in the table, or published but not fetched yet.
+        InputError: neither a file nor a name in the table, published but not fetched yet, or changed since it was.
     """
     path = Path(weights)
-    if path.exists():
+    try:
+        here = path.exists()
+    except OSError as error:  # such as a name that is too long
+        raise InputError(f"{weights}: {error.strerror}") from error
+    if here:
+        verify_recorded(path)
         return path
-    in_folder = path.parent not in (Path("."), Path("pretrained"))
-    rows = [] if in_folder else [row for row in load_table() if path.name in row.names()]
+    elsewhere = path.parent not in (Path("."), Path("pretrained"))
+    rows = [] if elsewhere else [row for row in load_table() if path.name in row.names()]
     if not rows:
         raise InputError(
             f"{weights}: no such file, and no published checkpoint of that name "
@@ -124,8 +130,9 @@ def local_path(weights: str | Path, folder: Path | None = None) -> Path:
 
 
 def fetched_path(row: Row, folder: Path) -> Path:
-    """Where a row's fetched file lies; InputError where it has not been fetched."""
+    """Where a row's fetched file lies; InputError where it has not been fetched, or changed since."""
     path = folder / row.released_file()
     if not path.is_file():
         raise InputError(f"{path} is not there yet: run python -m pretrained.fetch {row.name}")
+    verify_recorded(path)
     return path

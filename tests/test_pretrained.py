@@ -90,6 +90,8 @@ def test_weights_are_a_file_or_a_name(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("nothing", f"elsewhere/{FILE}", tmp_path / "nothing"):
         with pytest.raises(InputError, match="no such file, and no published checkpoint of that name"):
             local_path(name)
+    with pytest.raises(InputError, match="too long"):
+        local_path("x" * 5000)
     with pytest.raises(InputError, match="only the figure of this model was published"):
         local_path("kinetics_tsm_resnext101_8f_dense")
 
@@ -195,8 +197,9 @@ def test_fetched_once_then_checked(server: SimpleNamespace, tmp_path: Path, caps
     assert fetch.main([NAME, "--folder", str(folder), "--offline"]) == 0
     assert capsys.readouterr().out == f"{NAME}: {folder / FILE}\n" * 3
     (folder / FILE).write_bytes(DATA[:-1] + b"\x00")
-    with pytest.raises(InputError, match="is not the file that was recorded"):
-        _fetch(server, folder)
+    for use in (lambda: _fetch(server, folder), lambda: local_path(NAME, folder), lambda: local_path(folder / FILE)):
+        with pytest.raises(InputError, match="is not the file that was recorded"):
+            use()
 
 
 def test_broken_half_way_goes_on_by_itself(server: SimpleNamespace, tmp_path: Path) -> None:
