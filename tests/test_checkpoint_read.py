@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import resource
 import signal
 import subprocess
@@ -170,6 +171,28 @@ def test_every_changed_byte_of_a_zip_file_is_found_or_harmless(tmp_path: Path) -
         harmless += 1  # padding between parts, or a date
         assert checkpoint.epoch == 3 and all(torch.equal(checkpoint.state_dict[key], WEIGHTS[key]) for key in WEIGHTS)
     assert harmless < len(whole) / 11 / 2
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_random_damage_ends_in_weights_or_one_line(tmp_path: Path, zip_format: bool) -> None:
+    state = {"state_dict": WEIGHTS, "epoch": 3, "best_prec1": np.float64(5.5), "optimizer": {"state": {0: WEIGHTS}}}
+    path = _save(tmp_path / "a", state, zip_format)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 5, 50))):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        start = rng.randrange(len(damaged))
+        if rng.random() < 0.1:
+            del damaged[start : start + rng.randrange(50)]
+        elif rng.random() < 0.1:
+            damaged[start:start] = rng.randbytes(rng.randrange(50))
+        path.write_bytes(bytes(damaged))
+        try:
+            load_checkpoint(path)
+        except InputError as error:
+            assert "\n" not in str(error)
 
 
 def test_checksums_are_optional_when_the_writer_left_them_out(tmp_path: Path) -> None:
