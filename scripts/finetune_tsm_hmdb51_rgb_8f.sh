@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TSM ResNet-50, 8 frames, fine-tuned on HMDB51 from Kinetics (python -m pretrained.fetch kinetics_tsm_resnet50_8f).
-# Split 1; --split 2 and --split 3 for the others.
+# Split 1; for the others: --split 2 --suffix split2, --split 3 --suffix split3.
 # The paper (arXiv:1811.08383, table 2) gives 73.5 % top-1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
