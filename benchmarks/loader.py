@@ -1,0 +1,251 @@
+"""Loading clips: the textbook Pillow pipeline, ours with both image backends, and the floor, which is JPEG decoding.
+
+python -m benchmarks.loader [--rounds 60] [--videos 24] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.timing import Times, interleave, median_ms, print_table, ratio
+from ops.dataset import TSNDataSet
+from ops.errors import InputError, run_command
+from ops.loader import make_loader
+from ops.transforms import ClipNormalize, GroupMultiScaleCrop, fixed_offsets, train_transform
+from ops.video import FrameFolder
+
+SEGMENTS = 8
+WIDTH, HEIGHT = 340, 256
+INPUT_SIZE = 224
+SCALES = (1, 0.875, 0.75, 0.66)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FPS = 25
+IMAGE_TMPL = "img_{:05d}.jpg"
+
+
+def make_frames(num_frames: int) -> Iterator[Image.Image]:
+    """A slow pan and zoom over a real photograph (scikit-learn's), as frames of 340x256."""
+    photo = Image.fromarray(load_sample_images().images[0])
+    for number in range(num_frames):
+        progress = number / max(1, num_frames - 1)
+        width = 360 + 160 * progress
+        left, top = progress * (photo.width - width), progress * (photo.height - width * HEIGHT / WIDTH)
+        box = (left, top, left + width, top + width * HEIGHT / WIDTH)
+        yield photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=box)
+
+
+def write_folder(folder: Path, num_frames: int) -> list[str]:
+    """Write the frames as JPEG files of quality 95; returns their paths."""
+    folder.mkdir(parents=True)
+    paths = [str(folder / IMAGE_TMPL.format(number)) for number in range(1, num_frames + 1)]
+    for path, frame in zip(paths, make_frames(num_frames), strict=True):
+        frame.save(path, quality=95)
+    return paths
+
+
+def write_video(path: Path, num_frames: int, key_every: int) -> None:
+    """Write the frames as H.264 (MPEG-4 where this PyAV cannot), a key frame every `key_every` frames."""
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(FPS), options={"g": str(key_every)})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for frame in make_frames(num_frames):
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
+
+
+def textbook_clip(paths: Sequence[str], rng: np.random.RandomState) -> Tensor:
+    """Training augmentation as usually written: image by image in Pillow, then float arithmetic a channel at a time."""
+    images = [Image.open(path).convert("RGB") for path in paths]
+    sizes = GroupMultiScaleCrop(INPUT_SIZE, SCALES).crop_sizes(*images[0].size)
+    width, height = sizes[rng.randint(len(sizes))]
+    offsets = fixed_offsets(*images[0].size, width, height)
+    left, top = offsets[rng.randint(len(offsets))]
+    images = [image.crop((left, top, left + width, top + height)) for image in images]
+    images = [image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR) for image in images]
+    if rng.random_sample() < 0.5:
+        images = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
+    stacked = np.concatenate([np.array(image) for image in images], axis=2)  # (H, W, T*C)
+    clip = torch.from_numpy(stacked).permute(2, 0, 1).contiguous().float().div(255)
+    for channel, mean, std in zip(clip, MEAN * len(images), STD * len(images), strict=True):
+        channel.sub_(mean).div_(std)
+    return clip
+
+
+class TextbookDataSet(Dataset):
+    """`textbook_clip` on the frames that TSNDataSet would draw."""
+
+    def __init__(self, dataset: TSNDataSet) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        record = self.dataset.video_list[index]
+        rng = np.random.RandomState(index)
+        source = self.dataset.open(record)
+        paths = [source.paths(frame)[0] for frame in self.dataset.sample_frames(record.num_frames, rng)]
+        return textbook_clip(paths, rng), record.label
+
+
+def time_clips(folder: Path, *, rounds: int) -> Times:
+    """Times of one clip in this thread; in each round every pipeline makes the same random choices."""
+    paths = write_folder(folder, SEGMENTS)
+    compressed = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths]
+    transform = train_transform(INPUT_SIZE)
+    normalize = ClipNormalize(MEAN, STD, channels_last=True)
+
+    def ours(backend: str, rng: np.random.RandomState) -> Tensor:
+        return transform(FrameFolder(folder, IMAGE_TMPL, backend=backend).read(range(SEGMENTS)), rng)
+
+    def seeded(pipeline: Callable[[np.random.RandomState], object]) -> Callable[[], object]:
+        seeds = itertools.count()
+        return lambda: pipeline(np.random.RandomState(next(seeds)))
+
+    expected = textbook_clip(paths, np.random.RandomState(0)).view(SEGMENTS, 3, INPUT_SIZE, INPUT_SIZE)
+    for backend, levels in (("pillow", 0), ("torchvision", 1)):
+        clip = normalize(ours(backend, np.random.RandomState(0))[None])[0]
+        if (clip - expected).abs().max() > levels / 255 / min(STD) + 1e-5:
+            raise RuntimeError(f"the {backend} pipeline and the textbook's differ")
+    return interleave(
+        {
+            "textbook": seeded(lambda rng: textbook_clip(paths, rng)),
+            "pillow": seeded(lambda rng: ours("pillow", rng)),
+            "torchvision": seeded(lambda rng: ours("torchvision", rng)),
+            "normalised": seeded(lambda rng: normalize(ours("torchvision", rng)[None])),
+            "decoding": lambda: [torch.ops.image.decode_jpeg(data, 3, False) for data in compressed],
+        },
+        rounds=rounds,
+        warmup=3,
+    )
+
+
+def print_clips(times: Times, rounds: int) -> None:
+    """Table of one clip's times."""
+    labels = {
+        "textbook": "textbook (Pillow, float, normalised)",
+        "pillow": "ours, --image_backend pillow",
+        "torchvision": "ours, --image_backend torchvision (default)",
+        "normalised": "the same, normalised on this CPU too",
+        "decoding": "only decoding the JPEGs",
+    }
+    rows = [
+        [
+            label,
+            f"{median_ms(times, name):.2f}",
+            f"{ratio(times, 'textbook', name):.2f}x",
+            f"{100 * (ratio(times, name, 'decoding') - 1):.0f} %",
+        ]
+        for name, label in labels.items()
+    ]
+    print_table(
+        f"One training clip: {SEGMENTS} JPEG frames of {WIDTH}x{HEIGHT} -> {INPUT_SIZE} px, one thread",
+        ("pipeline", "ms", "textbook / this", "beyond decoding"),
+        rows,
+        note=f"Medians of {rounds} interleaved rounds, the same random choices in each. Ours leaves uint8 clips, "
+        "normalised on the device; 'beyond decoding' is relative to decoding alone.",
+    )
+
+
+def time_loaders(root: Path, *, num_frames: int, num_videos: int, rounds: int) -> Times:
+    """Times of an epoch with one worker process, frames of whole videos on disk."""
+    write_folder(root / "clip", num_frames)
+    for name, key_every in (("short", 12), ("long", 250)):
+        write_video(root / f"{name}.mp4", num_frames, key_every)
+        (root / f"{name}.txt").write_text(f"{name} {num_frames} 0\n" * num_videos)
+    (root / "frames.txt").write_text(f"clip {num_frames} 0\n" * num_videos)
+
+    def dataset(list_name: str, **options: str) -> TSNDataSet:
+        list_file = root / f"{list_name}.txt"
+        return TSNDataSet(root, list_file, SEGMENTS, transform=train_transform(INPUT_SIZE), **options)
+
+    datasets = {
+        "pillow": dataset("frames", image_backend="pillow"),
+        "torchvision": dataset("frames"),
+        "video, short": dataset("short", io="video"),
+        "video, long": dataset("long", io="video"),
+    }
+    loaders = {name: make_loader(data, batch_size=4, workers=1, shuffle=True) for name, data in datasets.items()}
+    textbook = DataLoader(TextbookDataSet(dataset("frames")), batch_size=4, num_workers=1, persistent_workers=True)
+
+    def epoch(loader: DataLoader) -> Callable[[], None]:
+        def run() -> None:
+            for batch in loader:
+                if getattr(batch, "failures", None):
+                    raise InputError(batch.failures[0])
+
+        return run
+
+    return interleave(
+        {name: epoch(loader) for name, loader in {"textbook": textbook, **loaders}.items()}, rounds=rounds
+    )
+
+
+def print_loaders(times: Times, root: Path, *, num_frames: int, num_videos: int, rounds: int) -> None:
+    """Table of videos a second."""
+    sizes = {
+        "frames": sum(path.stat().st_size for path in (root / "clip").iterdir()),
+        "short": (root / "short.mp4").stat().st_size,
+        "long": (root / "long.mp4").stat().st_size,
+    }
+    labels = {
+        "textbook": ("textbook, frames", "frames"),
+        "pillow": ("ours, frames, pillow", "frames"),
+        "torchvision": ("ours, frames, torchvision (default)", "frames"),
+        "video, short": ("ours, --io video, a key frame every 12", "short"),
+        "video, long": ("ours, --io video, a key frame every 250", "long"),
+    }
+    rows = [
+        [
+            label,
+            f"{1e3 * num_videos / median_ms(times, name):.1f}",
+            f"{ratio(times, 'textbook', name):.2f}x",
+            f"{sizes[files] / 1e6:.2f}",
+        ]
+        for name, (label, files) in labels.items()
+    ]
+    print_table(
+        f"Data loader, one worker: training clips of {SEGMENTS} out of {num_frames} frames of {WIDTH}x{HEIGHT}",
+        ("source", "videos/s", "against textbook", "MB a video"),
+        rows,
+        note=f"Medians of {rounds} interleaved epochs of {num_videos} videos.",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=60, help="timed clips of each pipeline (default 60)")
+    parser.add_argument("--videos", type=int, default=24, help="videos of an epoch through the loader (default 24)")
+    parser.add_argument("--quick", action="store_true", help="a few short rounds: to see that it runs")
+    args = parser.parse_args(argv)
+    if args.rounds < 1 or args.videos < 4:
+        raise InputError("--rounds is 1 or more, --videos 4 or more")
+    torch.set_num_threads(1)
+    rounds, num_videos, num_frames = (3, 4, 30) if args.quick else (args.rounds, args.videos, 10 * FPS)
+    with tempfile.TemporaryDirectory(prefix="tsm_loader_") as folder:
+        started = time.perf_counter()
+        print_clips(time_clips(Path(folder) / "frames", rounds=rounds), rounds)
+        root = Path(folder) / "videos"
+        root.mkdir()
+        options = {"num_frames": num_frames, "num_videos": num_videos, "rounds": min(rounds, 7)}
+        print_loaders(time_loaders(root, **options), root, **options)
+        print(f"{time.perf_counter() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    run_command(main)
