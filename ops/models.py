@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from archs.bn_inception import BLOCK_NAMES, BNInception
 from ops.backbones import backbone_row, build_backbone, first_conv_name
 from ops.basic_ops import ConsensusModule
 from ops.errors import InputError
 from ops.non_local import NONLocalBlock3D, make_non_local
 from ops.param_groups import parameter_groups
-from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift, pooled_segments
+from ops.temporal_shift import make_temporal_pool, make_temporal_shift, pooled_segments
 from ops.transforms import FLOW_SCALES, RGB_SCALES, Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
 
 if TYPE_CHECKING:
@@ -149,15 +147,6 @@ class TSN(nn.Module):
     def _make_base_model(self, pretrain: str, inplace_shift: bool) -> nn.Module:
         net = build_backbone(self.arch, pretrain, None if self.modality == "RGB" else self._net_channels)
         if self.is_shift:
-            self._insert_shift(net, inplace_shift)
-        if self.non_local:
-            make_non_local(net, self._last_segments)
-        if self.temporal_pool:
-            make_temporal_pool(net, self.num_segments)
-        return net
-
-    def _insert_shift(self, net: nn.Module, inplace_shift: bool) -> None:
-        if not isinstance(net, BNInception):
             make_temporal_shift(
                 net,
                 self.num_segments,
@@ -167,25 +156,11 @@ class TSN(nn.Module):
                 online=self.online,
                 inplace=inplace_shift,
             )
-            return
-        num_blocks = len(BLOCK_NAMES)
-        # "block": all, but the network's own input has no features to shift.
-        mask = "0" + "1" * (num_blocks - 1) if self.shift_place == "block" else self.shift_place
-        if len(mask) != num_blocks or set(mask) - {"0", "1"}:
-            raise InputError(
-                f"shift_place {self.shift_place!r} does not work with BNInception, whose blocks change shape and have "
-                f"no shortcut: use 'block', or a mask of {num_blocks} characters 0 and 1 "
-                f"(blocks {', '.join(BLOCK_NAMES)})"
-            )
-        # All branches of a block read its input, shifted: there is no single conv to shift in place for.
-        shift = partial(
-            TemporalShift.shift,
-            n_segment=self.num_segments,
-            fold_div=self.shift_div,
-            inplace=False,
-            online=self.online,
-        )
-        net.build_temporal_ops(mask, shift)
+        if self.non_local:
+            make_non_local(net, self._last_segments)
+        if self.temporal_pool:
+            make_temporal_pool(net, self.num_segments)
+        return net
 
     def _make_head(self) -> nn.Linear | None:
         name = backbone_row(self.arch).last_layer_name

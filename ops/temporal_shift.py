@@ -1,11 +1,14 @@
-"""TemporalShift and TemporalPool (arXiv:1811.08383), and their insertion into ResNets and MobileNetV2."""
+"""TemporalShift and TemporalPool (arXiv:1811.08383), and their insertion into ResNets, MobileNetV2 and BNInception."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archs.bn_inception import BLOCK_NAMES, BNInception
 from ops.errors import InputError
 from ops.shift_ops import can_move, is_eager, is_plain_conv, shift, shift_conv, shift_moves, split_frames
 
@@ -137,7 +140,24 @@ def _expansions(net: nn.Module) -> list[tuple[str, nn.Sequential]]:
 def _refuse(net: nn.Module, what: str) -> InputError:
     return InputError(
         f"{what} does not know {type(net).__name__}: it takes torchvision's ResNets "
-        "(ResNeXt and wide ones too) and archs.mobilenet_v2"
+        "(ResNeXt and wide ones too), archs.mobilenet_v2 and archs.bn_inception"
+    )
+
+
+def _shift_inception(net: BNInception, n_segment: int, n_div: int, place: str, online: bool) -> list[str]:
+    """Shift the inputs of BNInception's blocks: all of whose branches read them, so there is no in-place form."""
+    num_blocks = len(BLOCK_NAMES)
+    # "block" is all but the first, whose input is the network's own: pixels, no features.
+    mask = "0" + "1" * (num_blocks - 1) if place == "block" else place
+    if len(mask) != num_blocks or set(mask) - {"0", "1"}:
+        raise InputError(
+            f"the shift's place {place!r} does not work with BNInception, whose blocks change shape and have "
+            f"no shortcut: use 'block', or a mask of {num_blocks} characters 0 and 1 (blocks {', '.join(BLOCK_NAMES)})"
+        )
+    if any(net.block_shifts):
+        raise InputError("BNInception has a temporal shift already: insert it once")
+    return net.build_temporal_ops(
+        mask, partial(TemporalShift.shift, n_segment=n_segment, fold_div=n_div, inplace=False, online=online)
     )
 
 
@@ -151,18 +171,22 @@ def make_temporal_shift(
     online: bool = False,
     inplace: bool = True,
 ) -> list[str]:
-    """Insert the shift into a ResNet or a MobileNetV2 (arXiv:1811.08383, section 4).
+    """Insert the shift into a ResNet, a MobileNetV2 or a BNInception (arXiv:1811.08383, section 4).
 
     Args:
         place: `blockres` shifts the input of each residual block's first conv and leaves the shortcut alone; `block`
-            shifts the block's input itself (ResNets only).
+            shifts the block's input itself (ResNets, BNInception); BNInception also takes a mask of twelve 0s and 1s.
         temporal_pool: the net has, or will get, `make_temporal_pool`: stages 2-4 run at `pooled_segments(n_segment)`.
         online, inplace: see TemporalShift.
 
-    Returns the names of the wrapped modules.
+    Returns the names of the wrapped modules (BNInception: of the shifted blocks).
     Raises InputError for a net that it does not know, or that is shifted already.
     """
     _check_counts(n_segment, n_div)
+    if isinstance(net, BNInception):
+        if temporal_pool:
+            raise InputError("temporal_pool is for ResNets; BNInception takes a shift without it")
+        return _shift_inception(net, n_segment, n_div, place, online)
     if place not in PLACES:
         raise InputError(f"the shift's place is one of {', '.join(PLACES)}, got {place!r}")
 
