@@ -94,7 +94,7 @@ def build_backbone(arch: str, pretrain: str, frame_channels: int | None = None) 
     net = backbone_row(arch).build()
     if frame_channels is not None:
         adapt_first_conv(net, frame_channels)
-    if pretrain in ("none", ""):
+    if not pretrain or pretrain == "none":
         return net
     file_modality = "RGB"
     if pretrain == "imagenet":

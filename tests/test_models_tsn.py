@@ -1,5 +1,6 @@
 """TSN: every architecture in every form trains and evaluates; keys, groups, partial BN, modalities, weights."""
 
+import inspect
 import itertools
 from urllib.error import URLError
 
@@ -220,6 +221,22 @@ def test_shift_changes_scores_and_a_fold_of_none_does_not(arch, place):
             assert torch.allclose(shifted(clip), plain(clip), atol=1e-5) == same
 
 
+@pytest.mark.parametrize(
+    ("arch", "place"),
+    [("resnet18", "blockres"), ("resnet18", "block"), ("mobilenetv2", "blockres"), ("BNInception", "block")],
+)
+@pytest.mark.parametrize("online", [False, True])
+def test_the_online_shift_looks_back_only(arch, place, online):
+    torch.manual_seed(0)
+    model = settle(make_tsn(arch, num_segments=4, is_shift=True, shift_place=place, online=online))
+    clip = torch.randn(1, 4, 3, 64, 64)
+    changed = clip.clone()
+    changed[:, 2] += 1
+    with torch.no_grad():
+        differ = (model.frame_scores(clip) != model.frame_scores(changed)).any(-1)[0].tolist()
+    assert differ == [not online, not online, True, True]
+
+
 # --- input and output -------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +291,20 @@ def test_an_input_that_does_not_fit_is_refused(shape):
 
 
 # --- construction -----------------------------------------------------------------------------------------------------
+
+
+def test_signature():
+    """Published scripts build it so: order, names and defaults are frozen; new options are keyword-only."""
+    parameters = inspect.signature(TSN).parameters.values()
+    positional = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+    no_default = inspect.Parameter.empty
+    expected = {
+        "num_class": no_default, "num_segments": no_default, "modality": no_default, "base_model": "resnet101",
+        "new_length": None, "consensus_type": "avg", "before_softmax": True, "dropout": 0.8, "img_feature_dim": 256,
+        "crop_num": 1, "partial_bn": True, "print_spec": True, "pretrain": "imagenet", "is_shift": False,
+        "shift_div": 8, "shift_place": "blockres", "fc_lr5": False, "temporal_pool": False, "non_local": False,
+    }  # fmt: skip
+    assert list(positional.items()) == list(expected.items())
 
 
 def test_head():
@@ -371,6 +402,7 @@ def test_print_spec(capsys):
         ({"arch": "BNInception", "is_shift": True, "shift_place": "101"}, "a mask of 12"),
         ({"arch": "BNInception", "non_local": True}, "ResNets"),
         ({"arch": "BNInception", "temporal_pool": True}, "ResNets"),
+        ({"arch": "BNInception", "temporal_pool": True, "is_shift": True, "shift_place": "block"}, "ResNets"),
         ({"arch": "mobilenetv2", "non_local": True}, "ResNets"),
         ({"arch": "mobilenetv2", "temporal_pool": True}, "ResNets"),
         ({"is_shift": True, "shift_place": "everywhere"}, "blockres, block"),
@@ -612,18 +644,19 @@ def test_a_file_of_another_architecture_is_refused_with_keys(tmp_path):
 
 @pytest.mark.parametrize("arch", ["resnet18", "mobilenetv2"])
 def test_imagenet_weights_come_from_the_hubs_cache(arch, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     name = {"resnet18": "resnet18-f37072fd.pth", "mobilenetv2": "mobilenet_v2-b0353104.pth"}[arch]
     net = getattr(torchvision.models, "mobilenet_v2" if arch == "mobilenetv2" else arch)(weights=None).eval()
-    (tmp_path / "checkpoints").mkdir()
-    save(net.state_dict(), tmp_path / "checkpoints" / name)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    save(net.state_dict(), folder / name)
     model = make_tsn(arch, pretrain="imagenet").eval()
     setattr(net, "classifier" if arch == "mobilenetv2" else "fc", nn.Identity())
     clip = random_clip(model)
     with torch.no_grad():
         torch.testing.assert_close(backbone_scores(model, clip), net(clip.view(-1, 3, 64, 64)))
 
-    (tmp_path / "checkpoints" / name).write_bytes(b"cut")
+    (folder / name).write_bytes(b"cut")
     with pytest.raises(InputError, match=f"{name}.*delete it"):
         make_tsn(arch, pretrain="imagenet")
 
@@ -632,12 +665,12 @@ def test_imagenet_weights_offline_say_what_to_fetch_and_where_to_put_it(tmp_path
     def offline(*args, **kwargs):
         raise URLError("no route to host")
 
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(InputError) as error:
         make_tsn("resnet18", pretrain="imagenet")
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(error.value)
-    assert str(tmp_path / "checkpoints" / "resnet18-f37072fd.pth") in str(error.value)
+    assert str(tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth") in str(error.value)
     assert "no route to host" in str(error.value)
     with pytest.raises(InputError, match=r"BNInception.*--pretrain FILE.*--pretrain none"):
         make_tsn("BNInception", pretrain="imagenet")
