@@ -36,6 +36,7 @@ __all__ = [
     "rng_state",
     "same_dataset",
     "save_checkpoint",
+    "save_state_dict",
     "set_rng_state",
     "store_name",
 ]
@@ -222,10 +223,20 @@ def save_checkpoint(state: Mapping[str, Any], path: str | Path) -> None:
     if "state_dict" not in state:
         raise TypeError("a checkpoint needs a state_dict")
     _check_plain(state, "checkpoint")
+    _write(dict(state), path)
+
+
+def save_state_dict(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write bare weights, as `save_checkpoint` writes a checkpoint."""
+    _check_plain(state_dict, "state_dict")
+    _write(dict(state_dict), path)
+
+
+def _write(data: dict[str, Any], path: str | Path) -> None:
     try:
         with atomic_path(path) as temp, temp.open("wb") as file:
             try:
-                torch.save(dict(state), file)
+                torch.save(data, file)
             except RuntimeError as error:
                 # The zip writer fails on closing what a full disk cut short, and hides the reason.
                 if isinstance(error.__context__, OSError):
