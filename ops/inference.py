@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.checkpoint import Checkpoint, ModelOptions, load_into
+from ops.compiling import compile_errors
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths
 from ops.errors import InputError
@@ -170,7 +171,7 @@ class Net:
         parts = []
         for part in clips.split(size):
             part = self._normalize(part.to(self._runtime.device, non_blocking=True))
-            with autocast(self._runtime.device, self._runtime.amp):
+            with autocast(self._runtime.device, self._runtime.amp), compile_errors(self._runtime.compile):
                 scores = self._model(part).float()
             parts.append(scores.mean(dim=1) if scores.dim() == 3 else scores)  # consensus 'identity' keeps T
         return torch.cat(parts).view(num_videos, num_views, -1).mean(dim=1).cpu()

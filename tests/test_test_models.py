@@ -1,0 +1,424 @@
+"""test_models.py against plain loops: views, ensembles, protocols, files, faults."""
+
+import csv
+import pickle
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import test_models
+from ops.checkpoint import ModelOptions, load_checkpoint, load_into, published_state_dict, save_checkpoint
+from ops.errors import InputError
+from ops.evaluation import PROTOCOLS, Views, choose_views
+from ops.inference import Runtime, pass_size
+from ops.models import build_model
+from ops.sampling import test_indices as sample_test
+from ops.scores import Scores
+from tests.helpers import PROJECT, make_frame_folder, make_kinetics_tree, make_list, make_video, run_cli
+from tests.test_folding import randomize_batchnorm
+
+NUM_VIDEOS, NUM_FRAMES, NUM_CLASSES = 4, 20, 3
+SIDE = 32  # crops; the short side is scaled to 32 * 256 // 224 = 36
+
+
+def write_checkpoint(path, *, seed=0, **options):
+    """A checkpoint whose scores differ from video to video."""
+    settings = {"dataset": "kinetics", "arch": "resnet18", "num_segments": 4, "input_size": SIDE, **options}
+    options = ModelOptions(**{"num_class": NUM_CLASSES, **settings})
+    torch.manual_seed(seed)
+    model = build_model(options)
+    randomize_batchnorm(model)
+    torch.nn.init.normal_(model.classifier.weight, 0, 0.1)
+    state = {"epoch": 1, "arch": options.arch, "state_dict": published_state_dict(model), "best_prec1": 1.0}
+    save_checkpoint({**state, "options": options.to_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return make_kinetics_tree(root, NUM_VIDEOS, NUM_FRAMES, size=(56, 42), num_classes=NUM_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def tsm(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("nets") / "tsm.pth.tar", is_shift=True)
+
+
+@pytest.fixture(scope="module")
+def tsn(tmp_path_factory):
+    path = tmp_path_factory.mktemp("nets") / "tsn.pth.tar"
+    return write_checkpoint(path, seed=1, arch="mobilenetv2", num_segments=3, dropout=0.0)
+
+
+def arguments(tree, weights, *more, segments="4"):
+    base = ["kinetics", "--root_dataset", tree, "--num_class", NUM_CLASSES, "--weights", weights]
+    return [str(value) for value in [*base, "--test_segments", segments, "-j", 0, *more]]
+
+
+def evaluate(tree, weights, tmp_path, *more, segments="4"):
+    """Run the command in this process; its Scores."""
+    path = tmp_path / "scores.npz"
+    test_models.main(arguments(tree, weights, "--scores", path, *more, segments=segments))
+    return Scores.load(path)
+
+
+@pytest.fixture(scope="module")
+def expected(tree, tsm, tmp_path_factory):
+    """Scores of the TSM net, one crop, one clip."""
+    return evaluate(tree, tsm, tmp_path_factory.mktemp("scores"))
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+def plain_scores(tree, weights, video, *, crops, clips_of, side):
+    """Scores of one video, written out: a forward pass a view, with Pillow and without folding or channels_last."""
+    checkpoint = load_checkpoint(weights)
+    model = build_model(checkpoint.options)
+    load_into(model, checkpoint)
+    model.eval()
+    folder = tree / "kinetics" / "images" / "val" / f"class {video % NUM_CLASSES}" / f"video_{video}"
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    views = []
+    for box_of in crops:
+        for indices in clips_of(NUM_FRAMES):
+            frames = []
+            for index in indices:
+                image = Image.open(folder / f"img_{index + 1:05d}.jpg").convert("RGB")
+                image = image.resize((int(36 * image.width / image.height), 36), Image.Resampling.BILINEAR)
+                left, top, flip = box_of(*image.size)
+                image = image.crop((left, top, left + side, top + side))
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+                pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255.0
+                frames.append((pixels - mean) / std)
+            with torch.no_grad():
+                views.append(model(torch.cat(frames)[None])[0])
+    return torch.stack(views).mean(dim=0).numpy()
+
+
+CENTRE = [lambda w, h: (round((w - 32) / 2), round((h - 32) / 2), False)]
+THREE = [lambda w, h, x=x: (x * ((w - 36) // 4), 2 * ((h - 36) // 4), False) for x in (0, 4, 2)]
+TEN = [
+    lambda w, h, x=x, y=y, flip=flip: (x * ((w - 32) // 4), y * ((h - 32) // 4), flip)
+    for x, y in ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2))
+    for flip in (False, True)
+]
+
+
+def uniform(num_frames):
+    return [[int(num_frames / 8 + num_frames / 4 * k) for k in range(4)]]
+
+
+def twice(num_frames):
+    return [*uniform(num_frames), [int(num_frames / 4 * k) for k in range(4)]]
+
+
+def dense(num_frames):
+    return [[(16 * k) % num_frames for k in range(4)]] * 10  # starts: all 0, the video is shorter than 64 frames
+
+
+@pytest.mark.parametrize(
+    ("options", "crops", "clips_of", "side"),
+    [
+        (["--protocol", "efficient"], CENTRE, uniform, 32),
+        (["--protocol", "accurate"], THREE, twice, 36),
+        (["--protocol", "dense"], THREE, dense, 36),
+        (["--test_crops", "10"], TEN, uniform, 32),
+        (["--test_crops", "5", "--twice_sample"], TEN[::2], twice, 32),
+    ],
+)
+def test_scores_are_the_mean_over_crops_and_clips(tree, tsm, tmp_path, capsys, options, crops, clips_of, side):
+    num_videos = 1 if len(crops) > 1 else 2
+    scores = evaluate(tree, tsm, tmp_path, "--image_backend", "pillow", "--max_num", str(num_videos), *options)
+    for video in range(num_videos):
+        expected = plain_scores(tree, tsm, video, crops=crops, clips_of=clips_of, side=side)
+        np.testing.assert_allclose(scores.scores[video], expected, rtol=1e-4, atol=1e-4)
+    assert scores.names == ["val/class 0/video_0", "val/class 1/video_1"][:num_videos]
+    assert scores.labels.tolist() == [0, 1][:num_videos]
+    out = capsys.readouterr().out
+    assert f"{num_videos} of {num_videos} videos" in out
+    if options[0] == "--protocol":
+        assert f"Protocol {options[1]}: {PROTOCOLS[options[1]]}" in out
+
+
+def test_oracle_of_clips_agrees_with_sampling():
+    for clips, options in ((uniform, {}), (twice, {"twice": True}), (dense, {"dense": True})):
+        assert sample_test(NUM_FRAMES, 4, **options).tolist() == [index for clip in clips(NUM_FRAMES) for index in clip]
+
+
+def test_protocols_and_their_conflicts():
+    none = {"num_crops": None, "dense": False, "twice": False, "full_res": False}
+    assert choose_views("efficient", **none) == Views(1)
+    assert choose_views("accurate", **none) == Views(3, twice=True, full_res=True)
+    assert choose_views("dense", **{**none, "dense": True, "num_crops": 3}) == Views(3, dense=True, full_res=True)
+    assert [PROTOCOLS[name].count for name in ("efficient", "accurate", "dense")] == [1, 6, 30]
+    for protocol, given in (
+        ("efficient", {"full_res": True}),
+        ("accurate", {"num_crops": 1}),
+        ("accurate", {"dense": True}),
+        ("dense", {"twice": True}),
+        (None, {"dense": True, "twice": True}),
+    ):
+        with pytest.raises(InputError, match=r"contradicts|exclude each other"):
+            choose_views(protocol, **{**none, **given})
+
+
+def test_an_explicit_default_contradicts_a_protocol(tree, tsm, tmp_path):
+    with pytest.raises(InputError, match="--test_crops 1"):
+        evaluate(tree, tsm, tmp_path, "--protocol", "dense", "--test_crops", "1")
+
+
+def test_passes_are_equal_where_possible():
+    cpu, gpu = Runtime(), Runtime(torch.device("cuda"))
+    assert pass_size(30, 8, cpu) == 6  # 5 passes of 48 frames; the limit is 64
+    assert pass_size(30, 8, gpu) == 30
+    assert pass_size(4, 8, cpu) == 4
+    assert pass_size(17, 8, cpu) == 8  # a prime: two full passes and a rest
+    assert pass_size(3, 100, cpu) == 1
+
+
+# --- ensembles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_an_ensemble_is_the_mean_of_weighted_scores(tree, tsm, tsn, expected, tmp_path, capsys, softmax):
+    one = expected.scores.astype(np.float64)
+    two = evaluate(tree, tsn, tmp_path, segments="3").scores.astype(np.float64)
+    if softmax:
+        one, two = (np.exp(s) / np.exp(s).sum(axis=1, keepdims=True) for s in (one, two))
+    capsys.readouterr()
+    more = ["--coeff", "1,1.5", "--batch_size", "2", *(["--softmax"] if softmax else [])]
+    both = evaluate(tree, f"{tsm},{tsn}", tmp_path, *more, segments="4,3")
+    np.testing.assert_allclose(both.scores, (one + 1.5 * two) / 2, rtol=1e-4, atol=1e-5)
+    out = capsys.readouterr().out
+    assert "TSM 1/8 blockres, resnet18, RGB, 4 segments" in out  # each net by its own kind
+    assert "TSN, mobilenetv2, RGB, 3 segments" in out
+    assert out.count(" alone: Prec@1 ") == 2
+
+
+def test_two_streams_from_one_command(tree, tsm, expected, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(tree, root)
+    shutil.copytree(root / "kinetics" / "images", root / "kinetics" / "flow")  # packed flow: (x, y, 0) images
+    lists = root / "kinetics" / "labels"
+    shutil.copy(lists / "val_videofolder.txt", lists / "val_videofolder_flow.txt")
+    flow = write_checkpoint(tmp_path / "flow.pth.tar", seed=2, modality="Flow", is_shift=True)
+    diff = write_checkpoint(tmp_path / "diff.pth.tar", seed=3, modality="RGBDiff", num_segments=2)
+    one = ["--max_num", "1"]
+    parts = [evaluate(root, w, tmp_path, *one, segments=s).scores for w, s in ((flow, "4"), (diff, "2"))]
+    fused = evaluate(root, f"{tsm},{flow},{diff}", tmp_path, *one, segments="4,4,2")
+    np.testing.assert_allclose(fused.scores, (expected.scores[:1] + sum(parts)) / 3, rtol=1e-4, atol=1e-5)
+
+
+def test_ensembled_lists_must_agree(tree, tsm, tsn, tmp_path):
+    lines = [(f"val/class {v % 3}/video_{v}", NUM_FRAMES, v % 3) for v in range(NUM_VIDEOS)]
+    good = make_list(tmp_path / "good.txt", lines)
+    for number, other in enumerate((lines[::-1], lines[:-1], [(lines[0][0], NUM_FRAMES, 2), *lines[1:]])):
+        bad = make_list(tmp_path / f"bad{number}.txt", other)
+        with pytest.raises(InputError, match="an ensemble needs the same"):
+            evaluate(tree, f"{tsm},{tsn}", tmp_path, "--test_list", f"{good},{bad}", segments="4,3")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--coeff", "1,2,3"), ("--test_list", "a,b,c"), ("--test_segments", "4,3,2")]
+)
+def test_lists_of_options_need_one_value_a_net(tree, tsm, tsn, tmp_path, option, value):
+    with pytest.raises(InputError, match=f"{option} has 3 values for 2 weights"):
+        evaluate(tree, f"{tsm},{tsn}", tmp_path, option, value)
+
+
+# --- what is printed and written --------------------------------------------------------------------------------------
+
+
+def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
+    files = {name: tmp_path / name for name in ("out put.csv", "plots")}
+    scores = evaluate(tree, tsm, tmp_path, "--csv_file", files["out put.csv"], "--plots", files["plots"])
+    lines = capsys.readouterr().out.splitlines()
+    right = scores.scores.argmax(axis=1) == scores.labels
+    per_class = np.mean([right[scores.labels == cls].mean() for cls in range(NUM_CLASSES)])
+    assert lines[-2] == f"Class Accuracy {100 * per_class:.2f}%"
+    assert lines[-1] == f"Overall Prec@1 {100 * right.mean():.2f}% Prec@5 100.00%"
+    progress = r"video 4 done, total 4/4, average \d+\.\d{3} sec/video, moving Prec@1 "
+    progress += rf"{100 * right.mean():.3f} Prec@5 100\.000"
+    assert any(re.fullmatch(progress, line) for line in lines)
+
+    with open(files["out put.csv"], newline="") as file:
+        rows = list(csv.reader(file, delimiter=";"))
+    expected = [[f"video_{v}", f"class {scores.scores[v].argmax()}"] for v in range(NUM_VIDEOS)]
+    assert rows == expected
+    with Image.open(files["plots"] / "confusion.png") as image:
+        assert image.format == "PNG"
+    assert (files["plots"] / "per_class.txt").read_text().startswith("class ")
+
+
+def test_somethingv2_writes_the_five_best_indices(tsm, tmp_path):
+    root = tmp_path / "root"
+    make_frame_folder(root / "frames" / "77", NUM_FRAMES, (56, 42), "{:06d}.jpg")
+    listed = make_list(root / "list.txt", [("77", NUM_FRAMES, 1)])
+    out = tmp_path / "out.csv"
+    options = ["--root_path", root / "frames", "--test_list", listed, "--num_class", "3", "--csv_file", out]
+    scores = tmp_path / "scores.npz"
+    base = ["somethingv2", "--weights", tsm, "--test_segments", "4", "-j", "0", "--scores", scores]
+    test_models.main([str(value) for value in [*base, *options]])
+    best = np.argsort(-Scores.load(scores).scores[0])
+    assert out.read_text() == f"77;{best[0]};{best[1]};{best[2]}\n"
+
+
+def test_reverse_is_the_video_played_backwards(tree, tsm, expected, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(tree, root)
+    for folder in (root / "kinetics" / "images" / "val").glob("*/*"):
+        names = sorted(path.name for path in folder.iterdir())
+        contents = [(folder / name).read_bytes() for name in names]
+        for name, content in zip(names, contents[::-1], strict=True):
+            (folder / name).write_bytes(content)
+    backwards = evaluate(root, tsm, tmp_path)
+    reverse = evaluate(tree, tsm, tmp_path, "--reverse")
+    np.testing.assert_array_equal(reverse.scores, backwards.scores)
+    assert np.abs(reverse.scores - expected.scores).max() > 1e-4
+
+
+def test_other_ways_to_compute_give_the_same_scores(tree, tsm, expected, tmp_path):
+    for options in (["--memory_format", "contiguous"], ["--batch_size", "3", "-j", "1"]):
+        scores = evaluate(tree, tsm, tmp_path, *options)
+        assert scores.names == expected.names
+        np.testing.assert_allclose(scores.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    bf16 = evaluate(tree, tsm, tmp_path, "--amp", "bf16")
+    np.testing.assert_allclose(bf16.scores, expected.scores, atol=0.05 * np.abs(expected.scores).max())
+
+
+def test_from_video_files(tree, tsm, tmp_path):
+    frames = make_frame_folder(tmp_path / "frames", NUM_FRAMES, (56, 42))
+    make_video(tmp_path / "videos" / "a 'b'.mp4", frames)
+    listed = make_list(tmp_path / "list.txt", [("a 'b'", NUM_FRAMES, 0)])
+    options = ["--io", "video", "--root_path", tmp_path / "videos", "--test_list", listed]
+    scores = evaluate(tree, tsm, tmp_path, *options)
+    shutil.move(tmp_path / "frames", tmp_path / "a 'b'")
+    from_frames = evaluate(tree, tsm, tmp_path, "--root_path", tmp_path, "--test_list", listed)
+    np.testing.assert_allclose(scores.scores, from_frames.scores, atol=0.1 * np.abs(from_frames.scores).max())
+
+
+def test_every_process_takes_its_share(tree, tsm, expected, tmp_path):
+    path = tmp_path / "three.npz"  # 4 videos over 3 processes: shares of 2, 1 and 1
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", PROJECT / "test_models.py"]
+    result = run_cli([*launcher, *arguments(tree, tsm, "--scores", path)])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Overall Prec@1") == 1
+    assert "4 of 4 videos" in result.stdout
+    scores = Scores.load(path)
+    assert scores.names == expected.names
+    np.testing.assert_array_equal(scores.labels, expected.labels)
+    np.testing.assert_allclose(scores.scores, expected.scores, rtol=1e-5, atol=1e-6)
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_unreadable_videos_are_named_or_counted(tree, tsm, tsn, tmp_path, capsys):
+    root = tmp_path / "root"
+    shutil.copytree(tree, root)
+    broken = root / "kinetics" / "images" / "val" / "class 1" / "video_1" / "img_00008.jpg"  # 20/8 + 20/4 = 7.5
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"val_videofolder\.txt:2: .*img_00008\.jpg.*--on_error skip"):
+        evaluate(root, tsm, tmp_path)
+    capsys.readouterr()
+    scores = evaluate(root, f"{tsm},{tsn}", tmp_path, "--on_error", "skip", segments="4,3")
+    assert "3 of 4 videos" in capsys.readouterr().out
+    assert [name[-1] for name in scores.names] == ["0", "2", "3"]
+    whole = evaluate(tree, f"{tsm},{tsn}", tmp_path, segments="4,3")
+    np.testing.assert_allclose(scores.scores, whole.scores[[0, 2, 3]], rtol=1e-4, atol=1e-5)
+
+    shutil.rmtree(root / "kinetics" / "images" / "val")
+    with pytest.raises(InputError, match="not one video could be read"):
+        evaluate(root, tsm, tmp_path, "--on_error", "skip")
+
+
+def test_wrong_number_of_classes(tree, tmp_path):
+    weights = write_checkpoint(tmp_path / "four.pth.tar", num_class=4)
+    with pytest.raises(InputError, match=r"four\.pth\.tar knows 4 classes, the data set has 3"):
+        evaluate(tree, weights, tmp_path)
+
+
+def test_own_data_needs_no_number_of_classes(tree, tsm, expected, tmp_path):
+    folder, listed = tree / "kinetics" / "images", tree / "kinetics" / "labels" / "val_videofolder.txt"
+    base = ["mine", "--weights", tsm, "--test_segments", "4", "-j", "0", "--scores", tmp_path / "s.npz"]
+    test_models.main([str(value) for value in [*base, "--root_path", folder, "--test_list", listed]])
+    np.testing.assert_array_equal(Scores.load(tmp_path / "s.npz").scores, expected.scores)
+
+
+def test_other_segments_than_trained_are_warned_of(tree, tsm, tsn, tmp_path, caplog):
+    evaluate(tree, tsm, tmp_path, "--max_num", "1", segments="5")
+    assert "was trained with 4 segments and is tested with 5" in caplog.text
+    caplog.clear()
+    evaluate(tree, tsn, tmp_path, "--max_num", "1", segments="5")  # without shift any number is as good
+    assert "trained with" not in caplog.text
+
+
+class _Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_hostile_weights_are_refused_with_one_line_and_run_nothing(tree, tsm, tmp_path):
+    trap = tmp_path / "trap"
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "epoch": _Bomb(str(trap))}, tmp_path / "code.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(_Bomb(str(trap))))
+    (tmp_path / "text.pth").write_text("not weights")
+    (tmp_path / "cut.pth").write_bytes(tsm.read_bytes()[:5000])
+    other = torch.load(tsm, weights_only=True)
+    other["state_dict"].pop("module.base_model.layer3.0.conv1.net.weight")
+    torch.save(other, tmp_path / "missing_key.pth")
+    other = torch.load(tsm, weights_only=True)
+    other["state_dict"]["module.new_fc.bias"][:] = float("nan")
+    torch.save(other, tmp_path / "nan.pth")
+    for name, words in (
+        ("code.pth", ""),
+        ("plain.pth", ""),
+        ("text.pth", ""),
+        ("cut.pth", ""),
+        ("missing_key.pth", "layer3.0.conv1"),
+        ("nan.pth", "not finite"),
+        ("none.pth", "no such file"),
+    ):
+        with pytest.raises(InputError, match=re.escape(name)) as caught:
+            evaluate(tree, tmp_path / name, tmp_path)
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not trap.exists()
+    result = run_cli(["test_models.py", *arguments(tree, tmp_path / "code.pth")])
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("test_models.py: error: ")
+    assert not trap.exists()
+
+
+def test_a_published_name_alone_is_enough(tree, tsm, expected, tmp_path):
+    """A file without options, under its published name: segments, shift and arch come from the name."""
+    state = torch.load(tsm, weights_only=True)
+    path = tmp_path / "TSM_kinetics_RGB_resnet18_shift8_blockres_avg_segment4_e50.pth"
+    torch.save({"epoch": 50, "arch": "resnet18", "state_dict": state["state_dict"], "best_prec1": 70.0}, path)
+    scores = evaluate(tree, path, tmp_path, "--input_size", str(SIDE))
+    np.testing.assert_array_equal(scores.scores, expected.scores)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_nets_give_the_same_scores(tree, tsm, expected, tmp_path):
+    compiled = evaluate(tree, tsm, tmp_path, "--max_num", "1", "--compile")
+    np.testing.assert_allclose(compiled.scores, expected.scores[:1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_machine_that_cannot_compile(tree, tsm, tmp_path):
+    env = {"CXX": "/none", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    result = run_cli(["test_models.py", *arguments(tree, tsm, "--max_num", "1", "--compile")], env=env)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("test_models.py: error: --compile does not work on this machine")
+    assert "Traceback" not in result.stderr
