@@ -104,11 +104,11 @@ def test_broken_videos_are_reported_and_leave_nothing(tmp_path, capsys):
     assert names(tmp_path / "o/c") == ["good"]
 
 
-def test_cut_video_is_damaged_and_its_frames_can_be_kept(tmp_path, capsys):
-    video = make_video(tmp_path / "v/c/cut.avi", make_frames(40, (160, 120)))
-    cut(video)
+@pytest.mark.parametrize(("name", "codec"), [("cut.avi", "mpeg4"), ("cut.mkv", "mpeg4"), ("cut.webm", "libvpx-vp9")])
+def test_cut_video_is_damaged_and_its_frames_can_be_kept(tmp_path, capsys, name, codec):
+    cut(make_video(tmp_path / "v/c" / name, make_frames(40, (160, 120)), codec=codec))
     assert extract(tmp_path / "v", tmp_path / "o") == 1
-    assert "cut.avi" in capsys.readouterr().err
+    assert f"failed: c/{name}: " in capsys.readouterr().err
     assert not (tmp_path / "o/c/cut").exists()
     assert extract(tmp_path / "v", tmp_path / "o", "--keep_damaged") == 1
     kept = len(names(tmp_path / "o/c/cut"))

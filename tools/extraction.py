@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -22,8 +24,9 @@ from tools.common import Failure, add_jobs_option, at_least, run_jobs, shown
 BEST_QUALITY = 95
 PARTIAL = ".partial"
 MAX_NAME_BYTES = 255  # of a file name, on the file systems in use
-# The header's frame count is off by a few in sound files (edit lists, variable rate); a cut file lacks more.
-MISSING_FRAMES_ALLOWED = 0.05
+# Headers of sound files are off by a few frames (edit lists, variable rate); a cut file lacks more.
+SHARE_THAT_MAY_LACK = 0.05
+FRAMES_THAT_MAY_LACK = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,22 @@ def is_done(folder: Path) -> bool:
         return False
 
 
+def promised_end_s(container: av.container.InputContainer) -> float | None:
+    """Where the video ends by its container's header, in seconds; None where the header does not say it of the video.
+
+    Matroska and WebM count no frames, but keep a duration: a tag of the stream, or, of a lone stream, the file's.
+    """
+    stream = container.streams.video[0]
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
+
+
 def decoded_frames(video: Path, *, height: int = 0, max_frames: int = 100_000) -> Iterator[np.ndarray]:
     """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
 
@@ -94,7 +113,7 @@ def decoded_frames(video: Path, *, height: int = 0, max_frames: int = 100_000) -
     `max_frames`.
     """
     convert = RgbConverter(height or None)
-    count = 0
+    count, last_s = 0, None
     with open_video(str(video)) as container, naming(str(video)):
         stream = container.streams.video[0]
         for frame in container.decode(stream):
@@ -103,12 +122,16 @@ def decoded_frames(video: Path, *, height: int = 0, max_frames: int = 100_000) -
             if count == max_frames:
                 raise InputError(f"{video}: has more than {max_frames} frames (--max_frames)")
             yield convert(frame)
-            count += 1
-        promised = stream.frames
+            count, last_s = count + 1, frame.time
+        promised, end_s, rate = stream.frames, promised_end_s(container), stream.average_rate
     if not count:
         raise InputError(f"{video}: holds no frame")
-    if count < promised * (1 - MISSING_FRAMES_ALLOWED) - 2:
+    if count < promised * (1 - SHARE_THAT_MAY_LACK) - FRAMES_THAT_MAY_LACK:
         raise InputError(f"{video}: cut short: {count} frames of {promised}")
+    if not promised and end_s and last_s is not None and rate:
+        shown_s = last_s + (1 + FRAMES_THAT_MAY_LACK) / float(rate)
+        if shown_s < end_s * (1 - SHARE_THAT_MAY_LACK):
+            raise InputError(f"{video}: cut short: it ends after {last_s:.2f} s of {end_s:.2f} s")
 
 
 def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
