@@ -24,6 +24,7 @@ from ops.checkpoint import (
     same_dataset,
     store_name,
 )
+from ops.compiling import compile_errors
 from ops.dataset import TSNDataSet, quick_check
 from ops.dataset_configs import DatasetPaths, resolve_dataset
 from ops.distributed import Process, init_from_env, parallel, shut_down, sync_batch_norm
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     process = init_from_env(args.gpus)
     logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s")
     try:
-        with StopSignals() as stop:
+        with StopSignals() as stop, compile_errors(args.compile):
             return train(args, process, stop)
     finally:
         shut_down()
@@ -88,11 +89,11 @@ def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int 
         options, epochs=args.epochs, pretrain=args.pretrain or "none", lr_type=args.lr_type, suffix=args.suffix
     )
     log_folder, model_folder = run_folder(args.root_log, name), run_folder(args.root_model, name)
+    val_set = data_set(args, data, options, training=False)
+    train_set = val_set if args.evaluate else data_set(args, data, options, training=True)
     if process.is_main and not args.evaluate:
         check_writable(log_folder)
         check_writable(model_folder)
-    val_set = data_set(args, data, options, training=False)
-    train_set = val_set if args.evaluate else data_set(args, data, options, training=True)
     train_loader = make_train_loader(args, train_set, process)
     num_steps = len(train_loader)
 
@@ -267,7 +268,7 @@ def advice(args: argparse.Namespace, process: Process, recorded: dict[str, Any])
     return training_advice(
         dataset=args.dataset,
         is_shift=args.shift,
-        from_scratch=args.pretrain in ("", "none") and not args.tune_from and not args.resume,
+        from_scratch=args.pretrain in ("", "none") and not args.tune_from,
         partial_bn=not args.no_partialbn,
         sync_bn=args.sync_bn,
         batch_size=args.batch_size,

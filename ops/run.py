@@ -304,7 +304,7 @@ class Run:
     def _report_unread(self) -> None:
         if self._unread:
             first = next(iter(self._unread))
-            self.log.line(f"{len(self._unread)} videos could not be read and were left out; the first: {first}")
+            self.log.line(f"{len(self._unread)} unreadable video(s) left out; the first: {first}")
 
     def _describe_nonfinite(self, step: int, batch: Any, loss: float, norm: float) -> str:
         """Name a batch's samples, and save it with the weights that it met."""

@@ -12,19 +12,19 @@ from ops.run_log import EPOCH_COLUMNS, RunLog, git_commit, read_epochs
 
 
 def read_events(folder: Path) -> list[tuple[str, int, float]]:
-    """(tag, step, value) of every scalar in a folder's event files, in the order of writing."""
+    """(tag, step, value) of every scalar in a folder's event files, in the order of time."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
-    for path in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_ctime_ns):
+    events = []
+    for path in folder.glob("events.out.tfevents.*"):
         data = path.read_bytes()
         while data:  # records: length (8 bytes), checksum (4), event, checksum (4)
             length = int.from_bytes(data[:8], "little")
-            event = Event.FromString(data[12 : 12 + length])
             assert len(data) >= 16 + length, "a record is cut"
-            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            events.append(Event.FromString(data[12 : 12 + length]))
             data = data[16 + length :]
-    return found
+    events.sort(key=lambda event: event.wall_time)
+    return [(value.tag, event.step, value.simple_value) for event in events for value in event.summary.value]
 
 
 def write(log: RunLog, epoch: int) -> None:

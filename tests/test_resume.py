@@ -1,0 +1,331 @@
+"""A run that was stopped, killed or extended ends like one that never was: weights, logs, curves, bit for bit.
+
+TSM_KILLS=30 kills the real command that many times instead of twice.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+import ops.run
+from ops.checkpoint import load_checkpoint
+from ops.errors import InputError
+from ops.run_log import RunLog, read_epochs
+from tests.helpers import PROJECT, make_kinetics_tree
+from tests.test_run_log import read_events
+
+NUM_KILLS = int(os.environ.get("TSM_KILLS", "2"))
+EPOCHS = 3
+OPTIONS = (
+    "--arch mobilenetv2 --pretrain none --npb --input_size 32 --num_segments 2 --num_class 2 -b 2 --lr 0.001 --shift "
+    "--dropout 0.5 --clip-gradient 5 --lr_steps 1 2 --eval-freq 1 -p 1 --save_every 1 --store_name run --seed 3"
+)
+
+
+class Killed(BaseException):
+    """What a test throws in place of SIGKILL."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_kinetics_tree(tmp_path_factory.mktemp("data"), num_videos=6, num_frames=6, size=(48, 40))
+
+
+def arguments(root: Path, folder: Path, more: str = "", *, epochs: int = EPOCHS) -> list[str]:
+    folders = f"--root_log {folder / 'log'} --root_model {folder / 'model'} --epochs {epochs} -j 0"
+    return ["kinetics", "RGB", "--root_dataset", str(root), *shlex.split(f"{OPTIONS} {folders} {more}")]
+
+
+def checkpoint(folder: Path) -> dict:
+    return torch.load(folder / "model" / "run" / "ckpt.pth.tar", weights_only=True)
+
+
+def same(ours, expected) -> bool:
+    """Whether two nested values with tensors in them are equal to the last bit."""
+    if isinstance(expected, torch.Tensor):
+        return torch.equal(ours, expected)
+    if isinstance(expected, dict):
+        return ours.keys() == expected.keys() and all(same(ours[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(ours) == len(expected) and all(map(same, ours, expected))
+    return ours == expected
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    """Weights, momentum, random states, log, rows and curves; all but times."""
+    ours, expected = checkpoint(folder), checkpoint(whole)
+    for key in ("state_dict", "epoch", "best_prec1", "optimizer"):
+        assert same(ours[key], expected[key]), key
+    assert same(ours["training"]["rng"], expected["training"]["rng"])
+    texts = [(path / "log" / "run" / "log.csv").read_text() for path in (folder, whole)]
+    texts = [re.sub(r"(Time|Data) [\d.]+ \([\d.]+\)", r"\1", text) for text in texts]
+    assert texts[0] == texts[1]
+    rows = [read_epochs(path / "log" / "run" / "epochs.csv") for path in (folder, whole)]
+    assert [{**row, "seconds": 0} for row in rows[0]] == [{**row, "seconds": 0} for row in rows[1]]
+    assert read_events(folder / "log" / "run") == read_events(whole / "log" / "run")
+    assert not [path.name for path in (folder / "model" / "run").iterdir() if not path.name.startswith("ckpt.")]
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    """A run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    main.main(arguments(root, folder))
+    return folder
+
+
+def test_the_same_command_twice_gives_the_same_run(root, whole, tmp_path):
+    main.main(arguments(root, tmp_path, "-j 2"))  # workers change nothing
+    assert_same_run(tmp_path, whole)
+
+
+def test_going_on_behind_an_epoch(root, whole, tmp_path):
+    main.main(arguments(root, tmp_path, epochs=1))
+    assert checkpoint(tmp_path)["epoch"] == 1
+    main.main(arguments(root, tmp_path, f"--resume {tmp_path}/model/run/ckpt.pth.tar", epochs=2))
+    main.main(arguments(root, tmp_path, "--resume auto"))
+    assert_same_run(tmp_path, whole)
+
+
+def test_resume_auto_begins_where_nothing_is(root, whole, tmp_path):
+    main.main(arguments(root, tmp_path, "--resume auto"))
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("place", ["before a checkpoint", "behind a checkpoint", "at a line of the log"])
+def test_killed_over_and_over(root, whole, tmp_path, monkeypatch, place):
+    """Every attempt dies a little later than the one before; each of the run's moments is hit at least once."""
+    save, line = ops.run.save_checkpoint, RunLog.line
+    left = 0
+
+    def count_down():
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            raise Killed
+
+    def dying_save(state, path):
+        if place == "before a checkpoint":
+            count_down()
+        save(state, path)
+        if place == "behind a checkpoint":
+            count_down()
+
+    def dying_line(self, text):
+        line(self, text)
+        if place == "at a line of the log":
+            count_down()
+
+    monkeypatch.setattr(ops.run, "save_checkpoint", dying_save)
+    monkeypatch.setattr(RunLog, "line", dying_line)
+    for attempt in range(1, 99):
+        left = attempt
+        try:
+            main.main(arguments(root, tmp_path, "--resume auto"))
+            break
+        except Killed:
+            continue
+    assert attempt > 3
+    assert_same_run(tmp_path, whole)
+
+
+# --- the real command -------------------------------------------------------------------------------------------------
+
+
+def start(root: Path, folder: Path, more: str = "") -> subprocess.Popen:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(PROJECT / "main.py"), *arguments(root, folder, f"-j 1 --resume auto {more}")]
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_lines(folder: Path, number: int, process: subprocess.Popen) -> None:
+    log = folder / "log" / "run" / "log.csv"
+    end = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") >= number):
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail(f"no {number} lines in the log: {process.communicate()}")
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole_one_thread(root, tmp_path_factory):
+    """The undisturbed run as the real command computes it: one thread."""
+    folder = tmp_path_factory.mktemp("one_thread")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    main.main(arguments(root, folder))
+    torch.set_num_threads(before)
+    return folder
+
+
+def test_sigkill_at_random_moments(root, whole_one_thread, tmp_path):
+    rng = random.Random(0)
+    for _ in range(NUM_KILLS):
+        process = start(root, tmp_path)
+        lines = 0
+        if (tmp_path / "model" / "run" / "ckpt.pth.tar").exists():
+            log = (tmp_path / "log" / "run" / "log.csv").read_text()
+            lines = log.count("\n")
+            if "Best" in log and checkpoint(tmp_path)["epoch"] == EPOCHS:
+                process.wait()
+                break
+        wait_for_lines(tmp_path, max(1, lines), process)
+        time.sleep(rng.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = start(root, tmp_path)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert_same_run(tmp_path, whole_one_thread)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_saves_behind_the_step(root, whole_one_thread, tmp_path, number):
+    process = start(root, tmp_path, "--save_every 1000")
+    wait_for_lines(tmp_path, 1, process)
+    os.killpg(process.pid, number)  # as a terminal or Slurm does: loader workers get it, too
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert f"Stopped by {number.name} in epoch " in err and "--resume auto goes on from" in err
+    assert "Traceback" not in err
+    main_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    main.main(arguments(root, tmp_path, "--resume auto"))
+    torch.set_num_threads(main_threads)
+    assert_same_run(tmp_path, whole_one_thread)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(root, whole, tmp_path):
+    main.main(arguments(root, tmp_path, epochs=1))
+    path = tmp_path / "model" / "run" / "ckpt.pth.tar"
+    before = path.read_bytes()
+    limited = ["bash", "-c", 'ulimit -f 5000; exec "$@"', "-", sys.executable, str(PROJECT / "main.py")]
+    result = subprocess.run(
+        [*limited, *arguments(root, tmp_path, "--resume auto")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert re.search(r"^main\.py: error: .*ckpt.*while writing", result.stderr.splitlines()[-1])
+    assert path.read_bytes() == before
+    main.main(arguments(root, tmp_path, "--resume auto"))
+    assert_same_run(tmp_path, whole)
+
+
+# --- what must not go on ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_epoch(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one_epoch")
+    main.main(arguments(root, folder, epochs=1))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--lr 0.5", r"--lr \(after --auto_lr\) is 0\.5, but was 0\.001"),
+        ("-b 3", "--batch-size is 3, but was 2"),
+        ("--lr_steps 1 9", r"--lr_steps is 1\.0 9\.0, but was 1\.0 2\.0"),
+        ("--lr_type cos", "--lr_type is cos, but was step"),
+        ("--num_segments 3", "--num_segments is 3, but was 2"),
+        ("--shift_div 4", "--shift_div is 4, but was 8"),
+        ("--dropout 0.2", r"--dropout is 0\.2, but was 0\.5"),
+        ("--seed 4", "--seed is 4, but was 3"),
+        ("--amp bf16", "--amp is bf16, but was none"),
+        ("--clip-gradient 6", r"--clip-gradient is 6\.0, but was 5\.0"),
+        ("--arch resnet18", "--arch is resnet18, but was mobilenetv2"),
+        ("--online", "--online is on, but was off"),
+    ],
+)
+def test_other_options_are_refused_with_both_values(root, one_epoch, options, message):
+    with pytest.raises(InputError, match=message):
+        main.main(arguments(root, one_epoch, f"--resume auto {options}"))
+
+
+def test_a_shorter_training_list_is_refused(root, one_epoch, tmp_path):
+    lines = (root / "kinetics" / "labels" / "train_videofolder.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "list.txt").write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match="videos in the training list is 5, but was 6"):
+        main.main(arguments(root, one_epoch, f"--resume auto --train_list {tmp_path / 'list.txt'}"))
+
+
+def test_a_finished_run_says_so_by_doing_nothing(root, one_epoch):
+    before = checkpoint(one_epoch)
+    assert main.main(arguments(root, one_epoch, "--resume auto", epochs=1)) is None
+    assert same(checkpoint(one_epoch), before)
+
+
+def test_a_published_checkpoint_goes_on_at_its_epoch(root, one_epoch, tmp_path):
+    ours = checkpoint(one_epoch)
+    published = {key: ours[key] for key in ("epoch", "arch", "state_dict", "optimizer", "best_prec1")}
+    published["optimizer"]["param_groups"] = [
+        {key: value for key, value in group.items() if key in ("params", "lr", "momentum", "lr_mult", "decay_mult")}
+        | {"dampening": 0, "weight_decay": 5e-4, "nesterov": False}  # all that SGD of the time knew
+        for group in published["optimizer"]["param_groups"]
+    ]
+    path = tmp_path / "TSM_kinetics_RGB_mobilenetv2_shift8_blockres_avg_segment2_e3.pth.tar"
+    torch.save(published, path)
+    main.main(arguments(root, tmp_path, f"--resume {path}"))
+    assert [row["epoch"] for row in read_epochs(tmp_path / "log" / "run" / "epochs.csv")] == [1, 2]
+
+    wrong = path.rename(tmp_path / "TSM_kinetics_RGB_mobilenetv2_shift4_blockres_avg_segment2_e3.pth.tar")
+    with pytest.raises(InputError, match="is of another network: --shift_div is 8, but was 4"):
+        main.main(arguments(root, tmp_path, f"--resume {wrong}"))
+
+
+def test_weights_alone_are_no_run(root, one_epoch, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(checkpoint(one_epoch)["state_dict"], path)
+    with pytest.raises(InputError, match="holds weights, but no run to go on with"):
+        main.main(arguments(root, tmp_path, f"--resume {path}"))
+
+
+@pytest.mark.parametrize("damage", [{"progress": 3}, {"log": 1}, {"rng": [[1]]}, {"unread": None}])
+def test_a_damaged_record_is_one_clear_line(root, one_epoch, tmp_path, damage):
+    state = checkpoint(one_epoch)
+    state["training"] |= damage
+    path = tmp_path / "damaged.pth.tar"
+    torch.save(state, path)
+    with pytest.raises(InputError, match="damaged"):
+        main.main(arguments(root, tmp_path, f"--resume {path}"))
+
+
+def test_momentum_of_another_network_is_refused(root, one_epoch, tmp_path):
+    state = checkpoint(one_epoch)
+    state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(1)
+    path = tmp_path / "other.pth.tar"
+    torch.save(state, path)
+    with pytest.raises(InputError, match="optimizer state does not fit"):
+        main.main(arguments(root, tmp_path, f"--resume {path}"))
+
+
+def test_position_within_an_epoch_is_kept(root, tmp_path, monkeypatch):
+    save = ops.run.save_checkpoint
+
+    def dying_save(state, path):
+        save(state, path)
+        raise Killed
+
+    monkeypatch.setattr(ops.run, "save_checkpoint", dying_save)
+    with pytest.raises(Killed):
+        main.main(arguments(root, tmp_path))
+    loaded = load_checkpoint(tmp_path / "model" / "run" / "ckpt.pth.tar")
+    assert loaded.epoch == 0 and loaded.extra["training"]["progress"]["step"] == 1
