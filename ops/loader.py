@@ -6,7 +6,9 @@ number of workers, nor on the number of processes, nor on where an interrupted e
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -166,6 +168,16 @@ def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a worker each core is the parallelism: more threads only fight
     # Ctrl-C reaches the whole process group; the main process finishes its step and needs its batches until then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # So may SIGTERM (torchrun, Slurm). The main process's own, at the end, is the one to obey.
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_on_sigterm_of, args=(os.getppid(),), daemon=True).start()
+
+
+def _exit_on_sigterm_of(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def make_loader(
