@@ -57,7 +57,7 @@ class Scene:
     in time.
     """
 
-    pair: int
+    split: str
     digit: int
     num_frames: int
     size: int
@@ -99,16 +99,12 @@ def split_digits(split: str) -> range:
 
 
 def sample_scene(rng: np.random.Generator, pair: int, split: str, *, size: int, num_frames: int) -> Scene:
-    """Draw a scene for a pair of classes.
-
-    The digit's state at mid-film is drawn the same way for all classes, and start and end lie on either side of it.
-    """
+    """Draw a scene for a pair of classes: the digit's state at mid-film, and as far before and after it start and end."""
     x, y = rng.uniform(0.32, 0.68, size=2)
     log_height = math.log(rng.uniform(0.34, 0.56))
     angle = rng.uniform(-0.35, 0.35)
-    change = np.zeros(4)  # of (x, y, log height, angle) from start to end
-    drift = rng.uniform(-0.06, 0.06, size=2)  # a little of what other classes do, either way
-    change += (*drift, rng.uniform(-0.08, 0.08), rng.uniform(-0.12, 0.12))
+    # From start to end: a little of what other classes do, either way.
+    change = rng.uniform(-1, 1, size=4) * (0.06, 0.06, 0.08, 0.12)
     kind = PAIRS[pair][0]
     if kind == "moves_right":
         x, change[0] = rng.uniform(0.42, 0.58), rng.uniform(0.26, 0.5)
@@ -127,7 +123,7 @@ def sample_scene(rng: np.random.Generator, pair: int, split: str, *, size: int, 
         if np.abs(colours @ (0.299, 0.587, 0.114) - background @ (0.299, 0.587, 0.114)).min() > 70:
             break
     return Scene(
-        pair=pair,
+        split=split,
         digit=int(rng.choice(split_digits(split))),
         num_frames=num_frames,
         size=size,
@@ -143,17 +139,16 @@ def sample_scene(rng: np.random.Generator, pair: int, split: str, *, size: int, 
     )
 
 
-def _background(scene: Scene, split: str) -> np.ndarray:
+def _background(scene: Scene) -> np.ndarray:
     """float32 (size, size, 3): a crop of a photograph (each split has its own half) or noise of several octaves."""
     rng = np.random.default_rng(scene.background_seed)
     size = scene.size
     if scene.photo:
         photo = _photos()[rng.integers(2)]
         half = photo.shape[1] // 2
-        photo = photo[:, :half] if split == "train" else photo[:, half:]
-        side = (
-            int(rng.integers(size, min(photo.shape[:2]) + 1)) if size < min(photo.shape[:2]) else min(photo.shape[:2])
-        )
+        photo = photo[:, :half] if scene.split == "train" else photo[:, half:]
+        largest = min(photo.shape[:2])
+        side = int(rng.integers(min(size, largest), largest + 1))
         top, left = (int(rng.integers(0, n - side + 1)) for n in photo.shape[:2])
         crop = Image.fromarray(photo[top : top + side, left : left + side])
         texture = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR), np.float32)
@@ -168,7 +163,7 @@ def _background(scene: Scene, split: str) -> np.ndarray:
     return scene.background_colour.astype(np.float32) + scene.background_contrast * texture
 
 
-def render(scene: Scene, split: str) -> np.ndarray:
+def render(scene: Scene) -> np.ndarray:
     """The film forwards: uint8 (num_frames, size, size, 3) RGB. The pair's other class is its `[::-1]`."""
     size, digit = scene.size, _digits()[scene.digit]
     time = np.linspace(0, 1, scene.num_frames)
@@ -192,7 +187,7 @@ def render(scene: Scene, split: str) -> np.ndarray:
     masks *= scene.opacity / 255
     down = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
     ink = (1 - down) * scene.colours[0].astype(np.float32) + down * scene.colours[1].astype(np.float32)  # (size, 1, 3)
-    ground = _background(scene, split)
+    ground = _background(scene)
     film = ground + masks[..., None] * (ink - ground)  # (F, size, size, 3)
     return np.clip(film + 0.5, 0, 255).astype(np.uint8)
 
@@ -242,7 +237,7 @@ def _make_scene(
     split, number, num_videos = job
     missing = [v for v in (2 * number, 2 * number + 1) if v < num_videos and not (out / video_path(split, v)).exists()]
     if missing:
-        film = render(scene_of(split, number, seed=seed, size=size, frames=frames), split)
+        film = render(scene_of(split, number, seed=seed, size=size, frames=frames))
         for video in missing:
             write_video(out / video_path(split, video), film[::-1] if video % 2 else film, codec)
     return len(missing)
