@@ -99,7 +99,7 @@ def split_digits(split: str) -> range:
 
 
 def sample_scene(rng: np.random.Generator, pair: int, split: str, *, size: int, num_frames: int) -> Scene:
-    """Draw a scene for a pair of classes: the digit's state at mid-film, and as far before and after it start and end."""
+    """Draw a scene for a pair of classes: the digit at mid-film; start and end lie as far before and after it."""
     x, y = rng.uniform(0.32, 0.68, size=2)
     log_height = math.log(rng.uniform(0.34, 0.56))
     angle = rng.uniform(-0.35, 0.35)
