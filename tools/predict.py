@@ -123,9 +123,7 @@ def find_class_names(labels: str | None, net: Net) -> list[str]:
     if labels is not None:
         names = read_class_names(labels)
         if len(names) != net.num_class:
-            raise InputError(
-                f"{labels} has {len(names)} names, the net {net.num_class} classes: it needs a line for each"
-            )
+            raise InputError(f"{labels} has {len(names)} names for {net.num_class} classes: it needs a line for each")
         return names
     names = net.options.class_names
     if names is None and net.options.dataset in DATASETS:
