@@ -386,7 +386,7 @@ def wrap(model: TSN, process: Process, *, compiled: bool) -> Networks:
     # DDP's processes must take equally many steps, and validation shares may differ by one.
     evaluation = model if process.world_size > 1 else training
     if compiled:
-        training, evaluation = torch.compile(training), torch.compile(evaluation)
+        training, evaluation = torch.compile(training), torch.compile(evaluation)  # DDP first: it splits the graph
     return Networks(model, training, evaluation)
 
 

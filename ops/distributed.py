@@ -85,9 +85,10 @@ class Process:
         """
         if batch_size % self.world_size:
             below = batch_size - batch_size % self.world_size
+            choices = [str(size) for size in (below, below + self.world_size) if size]
             raise InputError(
                 f"--batch-size {batch_size} is of the whole job and cannot be shared equally by {self.world_size} "
-                f"processes; {below or self.world_size} or {below + self.world_size} can"
+                f"processes; {' or '.join(choices)} can"
             )
         return batch_size // self.world_size
 

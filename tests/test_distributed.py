@@ -1,0 +1,316 @@
+"""Two processes (gloo, CPU) against one with the same global batch; torchrun with the real command, a worker killed.
+
+Run as a program, this file is one process of the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ops.distributed import Process, init_from_env, parallel, shut_down, sync_batch_norm
+from ops.engine import EpochProgress, Hooks, train_one_epoch, validate
+from ops.errors import InputError
+from ops.loader import make_loader
+from ops.run_log import read_epochs
+from tests.helpers import PROJECT, make_kinetics_tree
+from tests.test_run_log import read_events
+
+NUM_CLASSES, BATCH, LENGTH = 5, 8, 21
+
+
+class Clips:
+    """Random clips; those named in `bad` cannot be read, those in `loud` make the net overflow."""
+
+    def __init__(self, length=LENGTH, bad=(), loud=()):
+        self.length, self.bad, self.loud = length, set(bad), set(loud)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, key):
+        index, epoch = key
+        if index in self.bad:
+            raise InputError(f"list:{index + 1}: gone")
+        generator = torch.Generator().manual_seed(1000 * epoch + index)
+        clip = torch.randint(0, 255, (3, 6, 6), dtype=torch.uint8, generator=generator)
+        clip[0, 0, 0] = 255 if index in self.loud else 0
+        return clip, index % NUM_CLASSES
+
+
+class Net(nn.Module):
+    """BN in evaluation mode, as partial BN has it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+        self.head = nn.Linear(64, NUM_CLASSES)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.features[1].eval()
+        return self
+
+    def forward(self, x):
+        loud = (x[:, 0, 0, 0] == 1).any()
+        scores = self.head(self.features(x))
+        return scores * math.inf if bool(loud) else scores
+
+
+def normalize(clips):
+    return clips.float() / 255
+
+
+def train(process, *, clips=None, stop_on=None, **options):
+    """Train two epochs; what came of it, the same in every process."""
+    model = Net().train()
+    wrapped = parallel(model, process)
+    groups = [{"params": list(model.parameters()), "lr_mult": 1, "decay_mult": 1}]
+    optimizer = torch.optim.SGD(groups, 0.1, momentum=0.9)
+    rank_and_size = {"rank": process.rank, "world_size": process.world_size}
+    loader = make_loader(clips or Clips(), batch_size=BATCH, workers=0, shuffle=True, drop_last=True, **rank_and_size)
+    losses, seen, complete = [], [], True
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        progress = EpochProgress(epoch)
+        complete = train_one_epoch(
+            wrapped,
+            loader,
+            optimizer,
+            progress=progress,
+            num_steps=len(loader),
+            normalize=normalize,
+            device=process.device,
+            lr_of_step=lambda step: 0.05,
+            weight_decay=1e-3,
+            clip_norm=1.0,
+            process=process,
+            hooks=Hooks(
+                trace=lambda step, lr, loss, norm: losses.append([loss, norm]),
+                unread=seen.append,
+                should_stop=lambda: stop_on == process.rank and len(losses) == 2,
+            ),
+            **options,
+        )
+        if not complete:
+            break
+    unread = sorted({message for messages in process.gather(seen) for message in messages})
+    return {
+        "complete": complete,
+        "losses": losses,
+        "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
+        "meters": [progress.losses.state_dict(), progress.top1.state_dict(), progress.top5.state_dict()],
+        "counts": [progress.step, progress.num_unread, progress.num_nonfinite],
+        "unread": unread,
+    }
+
+
+def check(process):
+    """Validate 7 videos, which do not share out equally; rank 1's BN statistics are off and must not count."""
+    model = Net()
+    if process.rank:
+        model.features[1].running_mean += 5
+    loader = make_loader(
+        Clips(7, bad=[3]), batch_size=2, workers=0, shuffle=False, rank=process.rank, world_size=process.world_size
+    )
+    result = validate(
+        model,
+        loader,
+        num_listed=7,
+        num_classes=NUM_CLASSES,
+        normalize=normalize,
+        device=process.device,
+        on_error="skip",
+        process=process,
+    )
+    numbers = [result.loss, result.top1, result.top5, result.num_videos, result.num_listed]
+    return {"numbers": numbers, "confusion": result.confusion}
+
+
+SCENARIOS = {
+    "plain": train,
+    "accumulated": lambda process: train(process, accum_steps=3),
+    "unreadable": lambda process: train(process, clips=Clips(bad=[2, 3, 11]), on_error="skip"),
+    "overflow": lambda process: train(process, clips=Clips(loud=[5]), on_nan="skip"),
+    "validation": check,
+}
+
+
+def run_job(folder: Path) -> None:
+    """One process of the job: every scenario, its results in a file for each rank."""
+    process = init_from_env()
+    results = {name: scenario(process) for name, scenario in SCENARIOS.items()}
+    results["stopped"] = train(process, stop_on=1)
+    results["gathered"] = [process.gather({"rank": process.rank}), process.gather_ints([process.rank, 7])]
+    results["share"] = process.share(8)
+    try:
+        train(process, clips=Clips(bad=[2]))
+    except InputError as error:
+        results["raised"] = str(error)
+    process.barrier()
+    torch.save(results, folder / f"rank{process.rank}.pt")
+    shut_down()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Results of both processes of a job of two."""
+    folder = tmp_path_factory.mktemp("job")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.test_distributed", str(folder)],
+            cwd=PROJECT,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [job.wait(timeout=200) for job in jobs] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_two_processes_equal_one(two, name):
+    expected = SCENARIOS[name](Process())
+    for ours in two:
+        assert ours[name].get("unread") == expected.get("unread")
+        for key in expected.keys() - {"unread"}:
+            torch.testing.assert_close(ours[name][key], expected[key], rtol=1e-5, atol=1e-5)
+
+
+def test_scenarios_are_what_they_claim(two):
+    assert two[0]["accumulated"]["counts"] == [2, 0, 0]
+    assert two[0]["unreadable"]["unread"] == ["list:12: gone", "list:3: gone", "list:4: gone"]
+    assert two[0]["overflow"]["counts"][2] == 1
+    assert two[0]["validation"]["numbers"][3:] == [6, 7]
+
+
+def test_a_signal_to_one_process_stops_all_behind_the_same_step(two):
+    assert [ours["stopped"]["complete"] for ours in two] == [False, False]
+    assert two[0]["stopped"]["counts"] == two[1]["stopped"]["counts"]
+    assert torch.equal(two[0]["stopped"]["weights"], two[1]["stopped"]["weights"])
+
+
+def test_an_unreadable_sample_ends_every_process(two):
+    messages = sorted(ours["raised"] for ours in two)
+    assert messages == ["another process met a sample that cannot be read", "list:3: gone"]
+
+
+def test_processes_agree(two):
+    for ours in two:
+        assert ours["gathered"] == [[{"rank": 0}, {"rank": 1}], [[0, 7], [1, 7]]]
+        assert ours["share"] == 4
+
+
+def test_a_batch_that_cannot_be_shared_names_ones_that_can():
+    with pytest.raises(InputError, match=r"--batch-size 10 .* by 4 processes; 8 or 12 can"):
+        Process(world_size=4).share(10)
+    with pytest.raises(InputError, match="processes; 4 can"):
+        Process(world_size=4).share(3)
+
+
+def test_workers_are_shared_within_a_machine():
+    assert [Process(local_world_size=n).share_workers(8) for n in (1, 3, 8, 16)] == [8, 3, 1, 1]
+    assert Process(local_world_size=2).share_workers(0) == 0
+
+
+def test_sync_bn_on_cpus_is_refused_with_the_reason():
+    with pytest.raises(InputError, match="needs CUDA devices"):
+        sync_batch_norm(nn.BatchNorm2d(3), Process(world_size=2))
+    assert isinstance(sync_batch_norm(nn.BatchNorm2d(3), Process()), nn.SyncBatchNorm | nn.BatchNorm2d)
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert init_from_env([1]).device == torch.device("cuda", 1)
+    assert init_from_env().devices == (0, 1)
+    with pytest.raises(InputError, match="--gpus 2: no such CUDA device; this machine has 0, 1"):
+        init_from_env([2])
+    with pytest.raises(InputError, match="named twice"):
+        init_from_env([0, 0])
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 processes here for 1 CUDA"):
+        init_from_env([1])
+
+
+# --- torchrun with the real command -----------------------------------------------------------------------------------
+
+OPTIONS = (
+    "--arch mobilenetv2 --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 --lr 0.001 --dropout 0.5 "
+    "--eval-freq 1 -p 1 --save_every 1 --epochs 3 --store_name run -j 0 --resume auto"
+)
+
+
+def torchrun(root: Path, folder: Path) -> subprocess.Popen:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=3"]
+    folders = ["--root_log", str(folder / "log"), "--root_model", str(folder / "model")]
+    command = ["kinetics", "RGB", "--root_dataset", str(root), *shlex.split(OPTIONS), *folders]
+    return subprocess.Popen(
+        [*launcher, str(PROJECT / "main.py"), *command],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def child_of(parent: int, rank: int) -> int:
+    """Process id of torchrun's worker."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(re.search(r"PPid:\s+(\d+)", (path / "status").read_text())[1]) == parent and (
+                f"RANK={rank}\0".encode() in (path / "environ").read_bytes().replace(b"LOCAL_RANK", b"")
+            ):
+                return int(path.name)
+    raise AssertionError(f"no worker of rank {rank}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker through /proc")
+def test_a_killed_worker_changes_nothing(tmp_path):
+    root = make_kinetics_tree(tmp_path / "data", num_videos=9, num_frames=6, size=(48, 40))
+    for name in ("whole", "killed"):
+        job = torchrun(root, tmp_path / name)
+        log = tmp_path / name / "log" / "run" / "log.csv"
+        if name == "killed":
+            end = time.monotonic() + 120
+            while not (log.exists() and "Epoch: [1][0/2]" in log.read_text()) and time.monotonic() < end:
+                time.sleep(0.005)
+            os.kill(child_of(job.pid, 1), signal.SIGKILL)
+        output, _ = job.communicate(timeout=300)
+        assert job.returncode == 0, output
+        assert output.count("TSN configuration") == (1 if name == "whole" else 2)  # only rank 0 speaks
+    runs = [tmp_path / name / "log" / "run" for name in ("whole", "killed")]
+    rows = [[{**row, "seconds": 0} for row in read_epochs(run / "epochs.csv")] for run in runs]
+    assert rows[0] == rows[1] and [row["epoch"] for row in rows[0]] == [0, 1, 2]
+    assert read_events(runs[0]) == read_events(runs[1])
+    assert "9 of 9 videos" in (runs[0] / "log.csv").read_text()
+    files = [tmp_path / name / "model" / "run" / "ckpt.pth.tar" for name in ("whole", "killed")]
+    whole, killed = (torch.load(path, weights_only=True)["state_dict"] for path in files)
+    assert all(torch.equal(killed[key], whole[key]) for key in whole)
+    assert all(key.startswith("module.") and not key.startswith("module.module.") for key in whole)
+
+
+if __name__ == "__main__":
+    run_job(Path(sys.argv[1]))
