@@ -39,8 +39,8 @@ class StreamingTSM(nn.Module):
     inputs and outputs by `input_names` and `output_names`.
 
     Args:
-        model: an online TSN, or a 2D network with online shifts (`make_temporal_shift(..., online=True)`); RGB. It is
-            put into evaluation mode.
+        model: an online TSN, or a 2D network with online shifts (`make_temporal_shift(..., online=True)`); RGB. Its layers
+            are put into evaluation mode.
         options: what the network is, where known.
 
     Attributes:
@@ -54,7 +54,6 @@ class StreamingTSM(nn.Module):
 
     def __init__(self, model: nn.Module, options: ModelOptions | None = None) -> None:
         super().__init__()
-        model.eval()
         self.net, self.num_buffers = trace_step(model)
         self.options = options
         self.input_size: int = getattr(model, "input_size", 224)
@@ -63,6 +62,7 @@ class StreamingTSM(nn.Module):
         self.normalization: dict | None = getattr(model, "normalization", None)
         self._normalize = None if self.normalization is None else ClipNormalize(**self.normalization)
         self._shapes: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+        self.eval()
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, fold_bn: bool = False) -> StreamingTSM:
