@@ -1,0 +1,38 @@
+"""The evaluation benchmarks run, and compare like with like (`check_same` raises otherwise)."""
+
+import pytest
+import torch
+
+from benchmarks import evaluate, scaling
+from ops.errors import InputError
+from ops.temporal_shift import TemporalShift
+
+
+def test_evaluate_prints_a_row_for_each_program(capsys):
+    small = "--arch resnet18 --segments 2 --size 32 --frames 6 --videos 1 --rounds 1 --workers 0 --threads 1"
+    evaluate.main(small.split())
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in table[2:]] == [evaluate.TEXTBOOK, evaluate.OURS]
+    assert table[2].split("|")[-2].strip() == "1.00x"
+
+
+def test_the_textbook_net_has_no_shift_of_ours():
+    options = evaluate.ModelOptions(dataset="any", arch="resnet18", num_segments=2, num_class=3, is_shift=True)
+    model = evaluate.build_model(options).eval()
+    textbook = evaluate.textbook_net(model)
+    assert not any(isinstance(module, TemporalShift) for module in textbook.modules())
+    clip = torch.randn(2, 6, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(textbook(clip), model(clip))
+
+
+def test_scaling_rows_compare_with_the_base():
+    names = {scaling.BASE: "base", (16, 3, 1): "more"}
+    rows = scaling.make_rows({"base": [1.0, 2.0, 1.0], "more": [6.0, 12.0, 5.0]}, list(names), names)
+    assert rows == [[8, 1, 1, "1000", "1.00x", "1x"], [16, 3, 1, "6000", "6.00x", "6x"]]
+
+
+@pytest.mark.parametrize("module", [evaluate, scaling])
+def test_impossible_options(module):
+    with pytest.raises(InputError, match="--rounds is 1 or more"):
+        module.main(["--rounds", "0"])
