@@ -80,6 +80,32 @@ def curves_png(rows: Rows, path: str | Path, *, title: str = "Training") -> None
     _save(figure, path)
 
 
+def lines_png(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: str | Path,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draw named lines, (x, y) each, and named levels as dashed horizontal ones.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be written.
+    """
+    figure = _figure(7.5, 5.0)
+    axes = figure.add_subplot()
+    for number, (name, (x, y)) in enumerate(lines.items()):
+        axes.plot(x, y, color=f"C{number}", marker="o", markersize=4, label=name)
+    for number, (name, level) in enumerate((levels or {}).items(), start=len(lines)):
+        axes.axhline(level, color=f"C{number}", linestyle="--", label=name)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
 def comparison_png(
     runs: Mapping[str, Rows],
     matrices: Mapping[str, np.ndarray],
