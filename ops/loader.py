@@ -6,6 +6,8 @@ number of workers, nor on the number of processes, nor on where an interrupted e
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -164,8 +166,18 @@ def _collate(samples: list[tuple[int, Tensor | None, Any]]) -> Batch:
     )
 
 
+def _keep_freed_memory() -> None:
+    """Tell glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(m_mmap_threshold, 32 * 2**20)
+        mallopt(m_trim_threshold, 512 * 2**20)
+
+
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a worker each core is the parallelism: more threads only fight
+    _keep_freed_memory()
     # Ctrl-C reaches the whole process group; the main process finishes its step and needs its batches until then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # So may SIGTERM (torchrun, Slurm). The main process's own, at the end, is the one to obey.

@@ -85,7 +85,7 @@ class FrameFolder:
             names = [self.image_tmpl.format(axis, index + 1) for axis in "xy"]
         else:
             names = [self.image_tmpl.format(self._folder_number(), axis, index + 1) for axis in "xy"]
-        return [os.path.join(self.directory, name) for name in names]
+        return [f"{self.directory}{os.sep}{name}" for name in names]
 
     def read(self, indices: Sequence[int]) -> list[Frame]:
         """Decode the frames at these 0-based indices, in their order (see `Frame`)."""
