@@ -15,7 +15,8 @@ from pretrained.table import load_table
 from tests.helpers import PROJECT
 
 SCRIPTS = PROJECT / "scripts"
-TRAIN = sorted([*SCRIPTS.glob("train_*.sh"), *SCRIPTS.glob("finetune_*.sh")])
+WHOLE_RUN = SCRIPTS / "train_tsm_moving_digits_online.sh"  # makes its data and environment too, as quickstart.sh does
+TRAIN = sorted({*SCRIPTS.glob("train_*.sh"), *SCRIPTS.glob("finetune_*.sh")} - {WHOLE_RUN})
 TEST = sorted(SCRIPTS.glob("test_*.sh"))
 DIST = [SCRIPTS / "dist_one_machine.sh", SCRIPTS / "dist_multi_machine.sh"]
 
