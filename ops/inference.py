@@ -28,8 +28,8 @@ from ops.transforms import ClipNormalize, test_transform
 
 logger = logging.getLogger(__name__)
 
-# Frames that pass through a net at once: enough to keep the device busy, few enough to stay in its caches and memory.
-_FRAMES_A_PASS = {"cpu": 64, "cuda": 512}
+# Frames that pass through a net at once: enough to keep the device busy, few enough for its caches and memory.
+_FRAMES_A_PASS = {"cpu": 32, "cuda": 512}
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,9 @@ class Net:
 def pass_size(num_clips: int, num_segments: int, runtime: Runtime) -> int:
     """Clips to put through a net at once: equal passes where possible (a compiled net is compiled for one size).
 
-    Example: 30 clips of 8 frames on a CPU go as 5 passes of 6.
+    Example: 30 clips of 8 frames on a CPU go as 10 passes of 3.
     """
-    limit = max(1, _FRAMES_A_PASS.get(runtime.device.type, 64) * max(1, len(runtime.devices)) // num_segments)
+    limit = max(1, _FRAMES_A_PASS.get(runtime.device.type, 32) * max(1, len(runtime.devices)) // num_segments)
     if num_clips <= limit:
         return num_clips
     return next((size for size in range(limit, limit // 2, -1) if num_clips % size == 0), limit)

@@ -175,10 +175,10 @@ def test_an_explicit_default_contradicts_a_protocol(tree, tsm, tmp_path):
 
 def test_passes_are_equal_where_possible():
     cpu, gpu = Runtime(), Runtime(torch.device("cuda"))
-    assert pass_size(30, 8, cpu) == 6  # 5 passes of 48 frames; the limit is 64
+    assert pass_size(30, 8, cpu) == 3  # 10 passes of 24 frames; the limit is 32
     assert pass_size(30, 8, gpu) == 30
     assert pass_size(4, 8, cpu) == 4
-    assert pass_size(17, 8, cpu) == 8  # a prime: two full passes and a rest
+    assert pass_size(17, 8, cpu) == 4  # a prime: four full passes and a rest
     assert pass_size(3, 100, cpu) == 1
 
 
