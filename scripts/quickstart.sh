@@ -26,12 +26,12 @@ say "2/6 Extracting frames, as for Kinetics"
 say "3/6 Writing the lists"
 "$PYTHON" tools/gen_label_kinetics.py "$data/images" --out "$data/labels" --from_folders
 
-epochs=8
+epochs=5
 run() { echo "TSM_moving_digits_RGB_resnet18$1_avg_segment8_e${epochs}_none_cos"; }
 train() {
     "$PYTHON" main.py moving_digits RGB --root_dataset "$out" --root_log "$out/log" --root_model "$out/checkpoint" \
-        --arch resnet18 --pretrain none --num_segments 8 --input_size 64 --npb --dropout 0.2 \
-        --epochs $epochs --batch-size 32 --lr 0.03 --lr_type cos --warmup_epochs 1 --wd 5e-4 --gd 20 \
+        --arch resnet18 --pretrain none --num_segments 8 --input_size 40 --npb --dropout 0.2 \
+        --epochs $epochs --batch-size 16 --lr 0.005 --lr_type cos --warmup_epochs 1 --wd 1e-4 --gd 20 \
         --eval-freq 1 -j 2 --resume auto "$@"
 }
 evaluate() { # run, name of the results, more options
@@ -43,7 +43,7 @@ evaluate() { # run, name of the results, more options
 tsn="$(run "")"
 tsm="$(run _shift8_blockres)"
 
-say "4/6 Training TSN, the 2D network (ResNet-18, 8 frames of 64x64, $epochs epochs)"
+say "4/6 Training TSN, the 2D network (ResNet-18, 8 frames of 40x40, $epochs epochs)"
 train
 say "5/6 Training TSM, the same network with the shift"
 train --shift --shift_div 8 --shift_place blockres
