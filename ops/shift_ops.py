@@ -24,6 +24,9 @@ from ops.errors import InputError
 Moves = tuple[tuple[int, int, int], ...]
 MoveFrames = Callable[..., list[Tensor] | None]
 
+# From this many values on, torch shares an elementwise CPU operation out over its threads.
+PARALLEL_SIZE = 32768
+
 logger = logging.getLogger(__name__)
 
 
@@ -106,6 +109,18 @@ class _ShiftInPlace(torch.autograd.Function):
         return _ShiftCopy.apply(grad, ctx.n_segment, reversed_moves(ctx.moves)), None, None
 
 
+def _serial_parts(frames: Tensor) -> tuple[Tensor, ...]:
+    """Cut (N, T, C, H, W) along H where one frame's copy would use a second CPU thread, but be over before it helps.
+
+    The serial parts cost nothing on free cores, and on busy ones no move waits for a thread that is not scheduled.
+    """
+    num_values = frames[:, 0].numel()
+    if frames.is_cuda or frames.dim() != 5 or not PARALLEL_SIZE <= num_values < 4 * PARALLEL_SIZE:
+        return (frames,)
+    rows = (PARALLEL_SIZE - 1) // (num_values // frames.shape[3])
+    return frames.split(max(rows, 1), dim=3)
+
+
 def move_frames_(
     x: Tensor, n_segment: int, moves: Moves, *, fill: list[Tensor] | None = None, keep: bool = False
 ) -> list[Tensor] | None:
@@ -120,15 +135,12 @@ def move_frames_(
     """
     frames = split_frames(x, n_segment)
     # Frame t takes t + 1: start at the beginning, so that every slice is read before it is written. t - 1: at the end.
-    slices = [frames[:, :, first:last].unbind(1)[::step] for first, last, step in moves]
+    slices = [part.unbind(1)[::step] for first, last, step in moves for part in _serial_parts(frames[:, :, first:last])]
     kept = [order[0].clone() for order in slices] if keep else None
     for index, order in enumerate(slices):
         for target, source in pairwise(order):
             target.copy_(source)
-        if fill is None:
-            order[-1].zero_()
-        else:
-            order[-1].copy_(fill[index])
+        order[-1].zero_() if fill is None else order[-1].copy_(fill[index])
     return kept
 
 
@@ -257,9 +269,7 @@ def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     if not torch.is_autocast_enabled(x.device.type):
         return tensors
     dtype = torch.get_autocast_dtype(x.device.type)
-    return tuple(
-        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype is not torch.float64 else t for t in tensors
-    )
+    return tuple(t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in tensors)
 
 
 def shift(x: Tensor, n_segment: int, moves: Moves, *, inplace: bool = False) -> Tensor:

@@ -59,6 +59,7 @@ def make_input(shape: tuple[int, ...], memory_format: torch.memory_format = torc
         ((4, 8, 2, 2), 1, 8),  # one frame a clip: only zeros come in
         ((4, 4, 2, 2), 2, 8),  # fold 0
         ((0, 8, 2, 2), 2, 8),  # no clip
+        ((4, 16, 150, 120), 4, 8),  # large enough to be moved in parts
     ],
 )
 def test_every_form_follows_the_rule(shape, n_segment, fold_div, online, memory_format) -> None:
