@@ -21,20 +21,20 @@ from ops.checkpoint import (
     load_checkpoint,
     load_for_finetune,
     load_into,
-    same_dataset,
     store_name,
 )
 from ops.compiling import compile_errors
 from ops.dataset import TSNDataSet, quick_check
 from ops.dataset_configs import DatasetPaths, resolve_dataset
-from ops.distributed import Process, init_from_env, parallel, shut_down, sync_batch_norm
-from ops.engine import StopRequestedError, Validation
+from ops.distributed import Process, init_from_env, shut_down, sync_batch_norm
+from ops.engine import Validation
 from ops.errors import InputError, run_command
 from ops.files import atomic_write_text
 from ops.loader import make_loader
 from ops.memory_format import to_channels_last
 from ops.models import TSN, build_model
 from ops.opts import parse_train_args
+from ops.progress import StopRequestedError
 from ops.run import Networks, Run, RunSettings
 from ops.run_log import RunLog, read_epochs
 from ops.run_state import (
@@ -44,6 +44,7 @@ from ops.run_state import (
     check_same_network,
     check_writable,
     find_checkpoint,
+    learns_head_faster,
     read_position,
     restore_optimizer,
     restore_random_state,
@@ -64,13 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     process = init_from_env(args.gpus)
     logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s")
     try:
-        with StopSignals() as stop, compile_errors(args.compile):
-            return train(args, process, stop)
+        with compile_errors(args.compile):
+            return train(args, process)
     finally:
         shut_down()
 
 
-def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int | None:
+def train(args: argparse.Namespace, process: Process) -> int | None:
     """Build what the options say, then train it or (`--evaluate`) only validate it; returns the exit status."""
     data = resolve_dataset(
         args.dataset,
@@ -94,12 +95,15 @@ def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int 
     if process.is_main and not args.evaluate:
         check_writable(log_folder)
         check_writable(model_folder)
-    train_loader = make_train_loader(args, train_set, process)
+    train_loader = loader(args, train_set, process, training=True)
     num_steps = len(train_loader)
 
     resumed = find_checkpoint(args.resume, model_folder, needed=args.evaluate)
     tuned = load_checkpoint(local_path(args.tune_from)) if args.tune_from and resumed is None else None
     fc_lr5 = learns_head_faster(resumed, tuned, options)
+    recorded = recorded_options(args, options, num_train=len(train_set), fc_lr5=fc_lr5)
+    if resumed is not None and not args.evaluate:
+        check_resumable(resumed, recorded)
     model = load_network(args, options, resumed, tuned, fc_lr5=fc_lr5, verbose=process.is_main)
     channels_last = args.memory_format != "contiguous"
     model.to(process.device)
@@ -111,17 +115,16 @@ def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int 
         model.get_optim_policies(), args.lr, momentum=args.momentum, weight_decay=args.weight_decay
     )
     scaler = torch.amp.GradScaler(process.device.type) if args.amp == "fp16" else None
-    recorded = recorded_options(args, options, num_train=len(train_set), fc_lr5=fc_lr5)
     position = Position(epoch=args.start_epoch)
     if resumed is not None and not args.evaluate:
-        check_resumable(resumed, recorded)
         position = read_position(resumed, num_steps=num_steps)
         restore_optimizer(optimizer, resumed)
+    stop = StopSignals()
     run = Run(
-        wrap(model, process, compiled=args.compile),
+        Networks.wrap(model, process, compiled=args.compile),
         optimizer,
         train_loader,
-        make_val_loader(args, val_set, process),
+        loader(args, val_set, process, training=False),
         train_set=train_set,
         val_set=val_set,
         schedule=Schedule(recorded["lr"], args.lr_type, args.lr_steps, args.epochs, args.warmup_epochs),
@@ -138,26 +141,27 @@ def train(args: argparse.Namespace, process: Process, stop: StopSignals) -> int 
         num_steps=num_steps,
     )
     try:
-        if args.evaluate:
-            run.validate()
-        else:
-            say_where(position, resumed, model_folder)
-            for line in advice(args, process, recorded):
-                logger.warning("Warning: %s", line)
-            # Each process draws its own dropout masks; a resumed one gets its own random state back, last of all.
-            torch.manual_seed(args.seed + process.rank + 1000 * position.epoch)
-            if resumed is not None:
-                restore_random_state(resumed, process, scaler)
-            if not run.fit():
-                say_stopped(stop, position, num_steps, model_folder)
-                return stop.exit_status
-        if args.plots and process.is_main:
-            epochs_file = None if args.evaluate else log_folder / "epochs.csv"
-            write_plots(Path(args.plots), epochs_file, run.last_validation, options.class_names)
+        with stop:
+            if args.evaluate:
+                run.validate()
+            else:
+                say_where(position, args.epochs, resumed, model_folder)
+                for line in advice(args, process, recorded):
+                    logger.warning("Warning: %s", line)
+                # Each process draws its own dropout masks; a resumed one gets its own random state back, last of all.
+                torch.manual_seed(args.seed + process.rank + 1000 * position.epoch)
+                if resumed is not None:
+                    restore_random_state(resumed, process, scaler)
+                if not run.fit():
+                    say_stopped(stop, position, num_steps, model_folder)
+                    return stop.exit_status
     except StopRequestedError:
         return stop.exit_status
     finally:
         run.log.close()
+    if args.plots and process.is_main:
+        epochs_file = None if args.evaluate else log_folder / "epochs.csv"
+        write_plots(Path(args.plots), epochs_file, run.last_validation, options.class_names)
     return None
 
 
@@ -168,7 +172,7 @@ def check_options(args: argparse.Namespace) -> None:
     """Refuse what argparse cannot see is wrong."""
     if args.online and not args.shift:
         raise InputError("--online says which way --shift moves channels: give --shift, too")
-    if args.start_epoch >= args.epochs:
+    if args.start_epoch >= args.epochs and not args.evaluate:
         raise InputError(f"--start-epoch {args.start_epoch} leaves nothing to do: --epochs is {args.epochs}")
     if args.tune_from and args.resume and args.resume != "auto":
         raise InputError("--tune_from begins a run and --resume goes on with one: give one of them")
@@ -320,38 +324,18 @@ def data_set(args: argparse.Namespace, data: DatasetPaths, options: ModelOptions
     return chosen
 
 
-def make_train_loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process) -> DataLoader:
-    process.share(args.batch_size)
+def loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process, *, training: bool) -> DataLoader:
+    process.share(args.batch_size)  # refuses what the processes cannot share
     return make_loader(
         dataset,
         batch_size=args.batch_size,
         workers=process.share_workers(args.workers),
-        shuffle=True,
+        shuffle=training,
         seed=args.seed,
         rank=process.rank,
         world_size=process.world_size,
-        drop_last=True,
+        drop_last=training,
     )
-
-
-def make_val_loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process) -> DataLoader:
-    return make_loader(
-        dataset,
-        batch_size=args.batch_size,
-        workers=process.share_workers(args.workers),
-        shuffle=False,
-        seed=args.seed,
-        rank=process.rank,
-        world_size=process.world_size,
-    )
-
-
-def learns_head_faster(resumed: Checkpoint | None, tuned: Checkpoint | None, options: ModelOptions) -> bool:
-    """fc_lr5: on, unless fine-tuning from a checkpoint of the same data set."""
-    if resumed is not None:
-        recorded = (resumed.extra.get("training") or {}).get("options") or {}
-        return bool(recorded.get("fc_lr5", True))
-    return tuned is None or not same_dataset(tuned, options.dataset, options.num_class)
 
 
 def load_network(
@@ -380,16 +364,6 @@ def load_network(
     return model
 
 
-def wrap(model: TSN, process: Process, *, compiled: bool) -> Networks:
-    model.train()  # freezes what partial BN freezes, before DDP looks at what there is to exchange
-    training = parallel(model, process)
-    # DDP's processes must take equally many steps, and validation shares may differ by one.
-    evaluation = model if process.world_size > 1 else training
-    if compiled:
-        training, evaluation = torch.compile(training), torch.compile(evaluation)  # DDP first: it splits the graph
-    return Networks(model, training, evaluation)
-
-
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -404,8 +378,10 @@ def open_log(
     return log
 
 
-def say_where(position: Position, resumed: Checkpoint | None, model_folder: Path) -> None:
-    if resumed is not None:
+def say_where(position: Position, epochs: int, resumed: Checkpoint | None, model_folder: Path) -> None:
+    if position.epoch >= epochs:
+        logger.info("%s has done %d epochs: nothing is left of %d epochs", resumed.path, position.epoch, epochs)
+    elif resumed is not None:
         step = f", step {position.progress.step}" if position.progress else ""
         logger.info("Resumed from %s at epoch %d%s", resumed.path, position.epoch, step)
     elif (model_folder / LATEST).exists():
@@ -415,13 +391,9 @@ def say_where(position: Position, resumed: Checkpoint | None, model_folder: Path
 def say_stopped(stop: StopSignals, position: Position, num_steps: int, model_folder: Path) -> None:
     by = stop.received.name if stop.received else "another process"
     step = f", step {position.progress.step} of {num_steps}" if position.progress else ""
-    logger.warning(
-        "Stopped by %s in epoch %d%s; the same command with --resume auto goes on from %s",
-        by,
-        position.epoch,
-        step,
-        model_folder / LATEST,
-    )
+    latest = model_folder / LATEST
+    then = f"the same command with --resume auto goes on from {latest}" if latest.exists() else "nothing to save yet"
+    logger.warning("Stopped by %s in epoch %d%s; %s", by, position.epoch, step, then)
 
 
 def write_plots(

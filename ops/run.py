@@ -15,17 +15,15 @@ from tqdm import tqdm
 
 from ops.checkpoint import ModelOptions, published_state_dict, rng_state, save_checkpoint
 from ops.dataset import TSNDataSet
-from ops.distributed import Process
-from ops.engine import EpochProgress, Hooks, StopRequestedError, Validation, train_one_epoch, validate
-from ops.errors import InputError
+from ops.distributed import Process, parallel
+from ops.engine import Validation, train_one_epoch, validate
+from ops.progress import EpochProgress, Hooks, StopRequestedError
+from ops.run_faults import UnreadSamples, describe_nonfinite
 from ops.run_log import RunLog
 from ops.run_state import BEST, LATEST, Position
 from ops.schedule import Schedule
 from ops.signals import StopSignals
 from ops.train_step import Normalize
-
-_MAX_DIAGNOSTICS = 3
-_MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,17 @@ class Networks:
     bare: nn.Module
     training: nn.Module
     evaluation: nn.Module
+
+    @classmethod
+    def wrap(cls, model: nn.Module, process: Process, *, compiled: bool = False) -> Networks:
+        """Share a network, on its device already, out over all devices of the job; `compiled`: by torch.compile."""
+        model.train()  # freezes what partial BN freezes, before DDP looks at what there is to exchange
+        training = parallel(model, process)
+        # DDP's processes must take equally many steps, and their shares of the validation videos may differ by one.
+        evaluation = model if process.world_size > 1 else training
+        if compiled:
+            training, evaluation = torch.compile(training), torch.compile(evaluation)
+        return cls(model, training, evaluation)
 
 
 class Run:
@@ -100,16 +109,14 @@ class Run:
         self.model_folder, self.options, self.recorded = model_folder, options, recorded
         self.position, self.num_steps = position, num_steps
         self.last_validation: Validation | None = None
-        self._unread = dict.fromkeys(position.unread)  # a set that keeps its order
-        self._unread_here: list[str] = []
-        self._num_diagnostics = 0
+        self._unread = UnreadSamples(position.unread, log, process)
 
     def fit(self) -> bool:
         """Train to the end; False if a signal ended the run early, saved and ready to go on."""
         while self.position.epoch < self.settings.epochs:
             if not self._epoch():
                 return False
-        self._report_unread()
+        self._unread.report()
         return True
 
     def validate(self) -> Validation:
@@ -131,7 +138,7 @@ class Run:
             process=self.process,
             hooks=self._hooks(),
         )
-        self._share_unread()
+        self._unread.share()
         self.log.line(f"Testing Results: Prec@1 {result.top1:.3f} Prec@5 {result.top5:.3f} Loss {result.loss:.5f}")
         self.log.line(f"{result.num_videos} of {result.num_listed} videos")
         self.last_validation = result
@@ -154,7 +161,7 @@ class Run:
             if not self._train(progress):
                 self.save()
                 return False
-            self._share_unread()
+            self._unread.share()
             self._log_training(progress)
         result = None
         if is_due:
@@ -253,7 +260,7 @@ class Run:
             "training": {
                 "options": dict(self.recorded),
                 "progress": position.progress.state_dict() if position.progress else None,
-                "unread": list(self._unread),
+                "unread": self._unread.messages,
                 "log": self.log.state(),
                 "scaler": self.scaler.state_dict() if self.scaler is not None else None,
                 "rng": rng,
@@ -263,8 +270,6 @@ class Run:
             save_checkpoint(state, self.model_folder / BEST)
         save_checkpoint(state, self.model_folder / LATEST)
 
-    # --- what went wrong ----------------------------------------------------------------------------------------------
-
     def _hooks(self) -> Hooks:
         return Hooks(
             log=self.log.line,
@@ -272,7 +277,7 @@ class Run:
             save=lambda _: self.save(),
             should_stop=self.stop,
             describe_nonfinite=self._describe_nonfinite,
-            unread=self._note_unread,
+            unread=self._unread.note,
         )
 
     def _trace(self, step: int, lr: float, loss: float, norm: float) -> None:
@@ -281,56 +286,13 @@ class Run:
         self.log.scalar("step/loss", loss, total)
         self.log.scalar("step/grad_norm", norm, total)
 
-    def _note_unread(self, message: str) -> None:
-        if self.process.is_main:
-            self._log_unread(message)
-        else:
-            self._unread_here.append(message)
-
-    def _log_unread(self, message: str) -> None:
-        if message not in self._unread:
-            self._unread[message] = None
-            self.log.line(f"Left out: {message}")
-
-    def _share_unread(self) -> None:
-        """Let the first process, which writes the log, know what the others could not read."""
-        if self.settings.on_error != "skip":
-            return
-        for messages in self.process.gather(self._unread_here):
-            for message in messages:
-                self._log_unread(message)
-        self._unread_here = []
-
-    def _report_unread(self) -> None:
-        if self._unread:
-            first = next(iter(self._unread))
-            self.log.line(f"{len(self._unread)} unreadable video(s) left out; the first: {first}")
-
     def _describe_nonfinite(self, step: int, batch: Any, loss: float, norm: float) -> str:
-        """Name a batch's samples, and save it with the weights that it met."""
-        epoch = self.position.epoch
-        records = [self.train_set.video_list[index] for index in batch.indices.tolist()]
-        named = ", ".join(f"{r.path} (line {r.line_number})" for r in records[:_MAX_NAMED])
-        text = f"epoch {epoch}, {len(records)} samples: {named}{', ...' if len(records) > _MAX_NAMED else ''}"
-        if self._num_diagnostics == _MAX_DIAGNOSTICS:
-            return text
-        self._num_diagnostics += 1
-        rank = f"_rank{self.process.rank}" if self.process.world_size > 1 else ""
-        path = self.model_folder / f"nonfinite_epoch{epoch}_step{step}{rank}.pth.tar"
-        state = {
-            "epoch": epoch,
-            "step": step,
-            "loss": loss,
-            "gradient_norm": norm,
-            "samples": [f"{self.train_set.list_file}:{r.line_number}: {r.path}" for r in records],
-            "clips": batch.clips,
-            "labels": batch.labels,
-            "arch": self.options.arch,
-            "options": self.options.to_dict(),
-            "state_dict": published_state_dict(self.networks.bare),
-        }
-        try:
-            save_checkpoint(state, path)
-        except InputError as error:
-            return f"{text}; not saved: {error}"
-        return f"{text}; batch and weights are in {path}"
+        return describe_nonfinite(
+            batch,
+            dataset=self.train_set,
+            model=self.networks.bare,
+            options=self.options,
+            folder=self.model_folder,
+            process=self.process,
+            facts={"epoch": self.position.epoch, "step": step, "loss": loss, "gradient_norm": norm},
+        )

@@ -69,7 +69,7 @@ class RunLog:
             folder.mkdir(parents=True, exist_ok=True)
             if resume is None or not _cut_back(folder, resume):
                 if resume is not None:
-                    logger.warning("%s holds other log files than the checkpoint's: the log starts anew", folder)
+                    logger.warning("the log files that the checkpoint knows are not in %s: the log starts anew", folder)
                 _move_away(folder)
             self._lines = open(folder / _LINES, "a", encoding="utf-8")  # noqa: SIM115
             self._epochs = open(folder / _EPOCHS, "a", encoding="utf-8", newline="")  # noqa: SIM115

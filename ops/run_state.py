@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from ops.checkpoint import Checkpoint, load_checkpoint, set_rng_state
+from ops.checkpoint import Checkpoint, ModelOptions, load_checkpoint, same_dataset, set_rng_state
 from ops.distributed import Process
-from ops.engine import EpochProgress
 from ops.errors import InputError
+from ops.progress import EpochProgress
 
 logger = logging.getLogger(__name__)
 
@@ -214,3 +214,11 @@ def find_checkpoint(resume: str, model_folder: Path, *, needed: bool) -> Checkpo
         logger.info("--resume auto: no %s yet, starting anew", latest)
         return None
     return load_checkpoint(latest if resume == "auto" else resume) if resume else None
+
+
+def learns_head_faster(resumed: Checkpoint | None, tuned: Checkpoint | None, options: ModelOptions) -> bool:
+    """fc_lr5: on, unless fine-tuning from a checkpoint of the same data set; a resumed run keeps what it had."""
+    if resumed is not None:
+        recorded = (resumed.extra.get("training") or {}).get("options") or {}
+        return bool(recorded.get("fc_lr5", True))
+    return tuned is None or not same_dataset(tuned, options.dataset, options.num_class)

@@ -30,7 +30,7 @@ class StopSignals:
     @property
     def exit_status(self) -> int:
         """What a shell expects of a command that a signal ended: 130 or 143."""
-        return 128 + (self.received or 0)
+        return 128 + (self.received or signal.SIGTERM)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

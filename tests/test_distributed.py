@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from ops.distributed import Process, init_from_env, parallel, shut_down, sync_batch_norm
-from ops.engine import EpochProgress, Hooks, train_one_epoch, validate
+from ops.engine import train_one_epoch, validate
 from ops.errors import InputError
 from ops.loader import make_loader
+from ops.progress import EpochProgress, Hooks
 from ops.run_log import read_epochs
 from tests.helpers import PROJECT, make_kinetics_tree
 from tests.test_run_log import read_events
@@ -183,7 +184,7 @@ def two(tmp_path_factory):
         )
         for rank in range(2)
     ]
-    assert [job.wait(timeout=200) for job in jobs] == [0, 0]
+    assert [job.wait(timeout=600) for job in jobs] == [0, 0]
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -257,7 +258,7 @@ def test_devices_that_are_not_there(monkeypatch):
 # --- torchrun with the real command -----------------------------------------------------------------------------------
 
 OPTIONS = (
-    "--arch mobilenetv2 --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 --lr 0.001 --dropout 0.5 "
+    "--arch mobilenetv2 --shift --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 --lr 0.001 --dropout 0.5 "
     "--eval-freq 1 -p 1 --save_every 1 --epochs 3 --store_name run -j 0 --resume auto"
 )
 
@@ -294,11 +295,11 @@ def test_a_killed_worker_changes_nothing(tmp_path):
         job = torchrun(root, tmp_path / name)
         log = tmp_path / name / "log" / "run" / "log.csv"
         if name == "killed":
-            end = time.monotonic() + 120
+            end = time.monotonic() + 400
             while not (log.exists() and "Epoch: [1][0/2]" in log.read_text()) and time.monotonic() < end:
                 time.sleep(0.005)
             os.kill(child_of(job.pid, 1), signal.SIGKILL)
-        output, _ = job.communicate(timeout=300)
+        output, _ = job.communicate(timeout=600)
         assert job.returncode == 0, output
         assert output.count("TSN configuration") == (1 if name == "whole" else 2)  # only rank 0 speaks
     runs = [tmp_path / name / "log" / "run" for name in ("whole", "killed")]

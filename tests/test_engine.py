@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ops.engine import EpochProgress, Hooks, StopRequestedError, train_one_epoch, validate
+from ops.engine import train_one_epoch, validate
 from ops.errors import InputError
+from ops.progress import EpochProgress, Hooks, StopRequestedError
 from ops.train_step import autocast, forward_backward, summed_loss
 
 CPU = torch.device("cpu")
@@ -132,7 +133,7 @@ def test_meters_are_means_over_samples_and_lines_read_as_published():
     for batch in batches:
         scores = net(normalize(batch.clips))
         expected += [
-            (float(F.cross_entropy(s[None], y[None])), bool(s.argmax() == y))
+            (F.cross_entropy(s[None], y[None]).item(), bool(s.argmax() == y))
             for s, y in zip(scores, batch.labels, strict=True)
         ]
     progress, complete = run_epoch(

@@ -14,7 +14,7 @@ import main
 from ops.checkpoint import load_checkpoint
 from ops.errors import InputError
 from ops.run_log import read_epochs
-from tests.helpers import make_frame_folder, make_kinetics_tree, make_list, run_cli
+from tests.helpers import make_frame_folder, make_frames, make_kinetics_tree, make_list, make_video, run_cli
 from tests.test_run_log import read_events
 
 NUM_VIDEOS = 6
@@ -177,6 +177,16 @@ def test_other_modalities(modality, tmp_path, monkeypatch):
     assert read_epochs(only("log") / "epochs.csv")[0]["train_loss"] > 0
 
 
+def test_video_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for video in range(2):
+        make_video(tmp_path / "videos" / f"v{video}.mp4", make_frames(8, (48, 40), seed=video))
+    videos = make_list(tmp_path / "list.txt", [(f"v{video}", 8, video) for video in range(2)])
+    paths = ["--train_list", videos, "--val_list", videos, "--root_path", "videos", "--io", "video"]
+    main.main(["mine", "RGB", *map(str, paths), *shlex.split(f"{SMALL} --num_class 2 -b 2 --epochs 1 --shift")])
+    assert read_epochs(only("log") / "epochs.csv")[0]["train_loss"] > 0
+
+
 def test_unreadable_video_stops_the_run_or_is_counted(run, root, tmp_path, capsys):
     for video in range(3):
         make_frame_folder(tmp_path / "images" / f"v{video}", 6, (48, 40), seed=video)
@@ -250,7 +260,9 @@ def test_a_non_finite_loss_names_its_samples_and_leaves_them_in_a_file(run, tmp_
     path = only("checkpoint") / "nonfinite_epoch0_step1.pth.tar"
     assert str(path) in str(caught.value)
     saved = torch.load(path, weights_only=True)
-    assert saved["clips"].numel() == 3 * 6 * 32 * 32 and saved["clips"].dtype == torch.uint8 and len(saved["samples"]) == 3
+    assert (
+        saved["clips"].numel() == 3 * 6 * 32 * 32 and saved["clips"].dtype == torch.uint8 and len(saved["samples"]) == 3
+    )
     assert load_checkpoint(path).options.arch == "resnet18"
 
 
