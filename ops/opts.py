@@ -104,7 +104,7 @@ def train_parser() -> argparse.ArgumentParser:
     group.add_argument("--weight-decay", "--wd", type=float, default=5e-4)
     group.add_argument("--clip-gradient", "--gd", type=float, default=None)
     group.add_argument("--no_partialbn", "--npb", action="store_true")
-    group.add_argument("--sync_bn", action="store_true", help="batch statistics over all processes")
+    group.add_argument("--sync_bn", action="store_true", help="batch statistics over all processes (on GPUs)")
     group.add_argument("--seed", type=_not_negative, default=0)
     group.add_argument("--deterministic", action="store_true", help="only deterministic kernels")
     group.add_argument("--on_nan", choices=("stop", "skip"), default="stop", help="what a non-finite loss does")
