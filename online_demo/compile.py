@@ -1,0 +1,173 @@
+"""Compile the streaming network with TVM: for this machine, for 64-bit ARM boards, for Jetson GPUs.
+
+    python -m online_demo.compile                                        this machine's CPU
+    python -m online_demo.compile --target raspberrypi4 -o pi4.so        a board's CPU, by cross compiler
+    python -m online_demo.compile --target jetson-orin -o orin.tar       a Jetson's GPU: objects and CUDA source
+    python -m online_demo.compile --tune 2000                            search for faster loops first (half an hour)
+
+Beside the library comes a check file: `python tvm_runtime.py LIBRARY` compares, on the board, with PyTorch's scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from online_demo.backends import TorchBackend
+from online_demo.model import DemoModel, load_model
+from online_demo.targets import TARGETS, TargetSpec, find_target, tuning_name
+from online_demo.tvm_build import (
+    TUNING_FOLDER,
+    check_host_compiler,
+    compile_module,
+    find_cross_compiler,
+    find_record,
+    import_step,
+    import_tvm,
+    lower,
+    make_target,
+    quiet,
+    tvm_errors,
+)
+from online_demo.tvm_runtime import run_check, write_check
+from ops.errors import InputError, run_command
+from ops.files import atomic_path, atomic_write_text
+from tools.common import at_least
+
+NUM_CHECK_FRAMES = 10
+
+
+def export(executable: Any, spec: TargetSpec, path: Path) -> None:
+    """Write a shared library (.so), or its objects without linking (.tar)."""
+    if path.suffix == ".tar":
+        options: dict[str, Any] = {"fcompile": import_tvm().support.tar.tar}
+    elif spec.is_host:
+        check_host_compiler()
+        options = {}
+    else:
+        options = {"cc": find_cross_compiler()}
+    with atomic_path(path) as temporary:
+        executable.export_library(str(temporary), **options)
+
+
+def cuda_source(executable: Any) -> str:
+    """The CUDA source of every kernel in a compiled module."""
+    sources = []
+
+    def visit(module: Any) -> None:
+        if module.kind == "cuda":
+            sources.append(module.inspect_source())
+        for imported in module.imports:
+            visit(imported)
+
+    visit(executable.mod)
+    return "\n".join(sources)
+
+
+def make_check(model: DemoModel, path: Path) -> None:
+    """Write frames of random noise and the scores that PyTorch gives them, one after the other."""
+    backend = TorchBackend(model)
+    frames = np.random.default_rng(0).standard_normal((NUM_CHECK_FRAMES, *model.frame_shape[1:]))
+    frames = frames.astype(np.float16)
+    state, scores = backend.init_state(), []
+    for frame in frames:
+        frame_scores, state = backend.step(frame[None].astype(np.float32), state)
+        scores.append(frame_scores)
+    with atomic_path(path) as temporary:
+        write_check(temporary, frames, np.stack(scores), model.buffer_shapes)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m online_demo.compile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="targets: " + "; ".join(f"{spec.name} ({spec.text})" for spec in TARGETS.values())
+        + "; aarch64:CPU (any other 64-bit ARM board)",
+    )  # fmt: skip
+    parser.add_argument("--weights", metavar="FILE", help="an online checkpoint (default: the repository's)")
+    parser.add_argument("--jester", action="store_true", help="the published gesture network")
+    parser.add_argument("--target", default="host", metavar="NAME", help="see below (default: host)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="library to write: .so, or .tar for objects")
+    tuning = parser.add_argument_group("tuning (for the machine that it runs on)")
+    tuning.add_argument("--tune", type=at_least(1), metavar="TRIALS", help="measure this many candidates first")
+    tuning.add_argument("--trials-per-task", type=at_least(1), default=64, metavar="N", help="of these (%(default)s)")
+    tuning.add_argument("--work-dir", type=Path, help="keep the search's files there (default: a temporary folder)")
+    tuning.add_argument("--record", type=Path, metavar="FOLDER", help="record to use and to update "
+                        "(default: online_demo/tuning/...)")  # fmt: skip
+    tuning.add_argument("--untuned", action="store_true", help="use no record")
+    return parser.parse_args(argv)
+
+
+def run_tuning(mod: Any, target: Any, args: argparse.Namespace, *, old_record: Path | None, new_record: Path) -> None:
+    """Search, and keep the best of each task in the record."""
+    from online_demo.tuning import keep_best, start_from, tune
+
+    with tempfile.TemporaryDirectory() as temporary:
+        work_dir = args.work_dir or Path(temporary)
+        start_from(old_record, work_dir)
+        tune(mod, target, work_dir, num_trials=args.tune, trials_per_task=args.trials_per_task)
+        count = keep_best(work_dir, new_record)
+    print(f"{new_record}: the best loops of {count} tasks")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    spec = find_target(args.target)
+    if args.tune and not spec.is_host:
+        raise InputError(f"--tune measures on this machine, not on a {spec.name}: run it on the board, for host")
+    if args.tune and args.untuned:
+        raise InputError("--tune and --untuned exclude each other")
+    output = args.output or Path(f"tsm_{spec.name.replace(':', '_')}{'.tar' if spec.cuda_arch else '.so'}")
+    if output.suffix not in (".so", ".tar"):
+        raise InputError(f"--output {output}: give a name that ends with .so, or .tar for objects without linking")
+    if spec.cuda_arch and output.suffix == ".so":
+        find_cross_compiler()
+    import_tvm()
+    model = load_model(args.weights, jester=args.jester)
+    record = None if args.untuned else args.record or find_record(spec)
+    if args.record is not None and not args.tune and not args.record.is_dir():
+        raise InputError(f"{args.record}: no such folder with a tuning record")
+
+    target = make_target(spec)
+    began = time.perf_counter()
+    with quiet(), tvm_errors(model, spec):
+        mod = lower(import_step(model), target)
+    if args.tune:
+        new_record = args.record or TUNING_FOLDER / tuning_name(spec)
+        run_tuning(mod, target, args, old_record=record, new_record=new_record)
+        record = new_record
+    with quiet(), tvm_errors(model, spec):
+        executable = compile_module(mod, target, record)
+    export(executable, spec, output)
+    check = output.with_suffix(".npz")
+    make_check(model, check)
+    seconds = time.perf_counter() - began
+    tuned = "untuned: some ten times slower than tuned" if record is None else f"with the tuning record {record}"
+    print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) and {check} in {seconds:.0f} s, {tuned}")
+    if spec.cuda_arch:
+        source = output.with_suffix(".cu")
+        text = cuda_source(executable)
+        atomic_write_text(source, text)
+        print(
+            f"wrote {source}: {text.count('__global__')} kernels for {spec.cuda_arch}. The library holds this source; "
+            "only a TVM that was built with CUDA, on the board, can run it. Nothing here was run on a Jetson."
+        )
+    elif spec.is_host and output.suffix == ".so":
+        worst, num_frames, _ = run_check(output, check)
+        print(f"checked on {num_frames} frames: differs from torch by {worst:.1e} of the largest score")
+    else:
+        print(f"on the board: python3 tvm_runtime.py {output.name} (copy it with {output.name} and {check.name})")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,157 @@
+"use strict";
+
+const stream = document.getElementById("stream");
+const video = document.getElementById("video");
+const label = document.getElementById("label");
+const button = document.getElementById("camera");
+const status = document.getElementById("status");
+const topList = document.getElementById("top");
+const times = document.getElementById("times");
+
+const WIDTH = 320, HEIGHT = 240;  // of the pictures sent: the published camera size
+const EVERY = 2;  // every second camera frame is used, as published
+const QUALITY = 0.9;
+
+let events = null;   // results of the server's own source
+let media = null;    // this browser's camera, while in use
+let session = null;
+
+function show(result) {
+  label.textContent = result.label || "";
+  topList.replaceChildren(...(result.top || []).map(([name, probability]) => {
+    const item = document.createElement("li");
+    const meter = document.createElement("meter");
+    const text = document.createElement("span");
+    const first = document.createElement("span"), second = document.createElement("span");
+    meter.value = probability;
+    first.textContent = name;
+    second.textContent = `${(100 * probability).toFixed(0)} %`;
+    text.append(first, second);
+    item.append(meter, text);
+    return item;
+  }));
+  const rows = [
+    ["Capture", result.capture_ms], ["Network", result.network_ms], ["Drawing", result.draw_ms],
+    ["Transfer", result.transfer_ms],
+  ].filter(([, value]) => value !== undefined).map(([name, value]) => [name, `${value.toFixed(1)} ms`]);
+  if (result.fps !== undefined) rows.push(["Frames a second", result.fps.toFixed(1)]);
+  times.replaceChildren(...rows.map((cells) => {
+    const row = document.createElement("tr");
+    row.append(...cells.map((text) => {
+      const cell = document.createElement("td");
+      cell.textContent = text;
+      return cell;
+    }));
+    return row;
+  }));
+}
+
+function watchServer() {
+  stream.src = "stream.mjpg";
+  events = new EventSource("results");
+  events.onmessage = (event) => show(JSON.parse(event.data));
+}
+
+function leaveServer() {
+  events?.close();
+  events = null;
+  stream.removeAttribute("src");  // ends the transfer
+}
+
+async function post(path, body) {
+  const reply = await fetch(path, { method: "POST", body });
+  const data = await reply.json();
+  if (!reply.ok) throw Object.assign(new Error(data.error), { status: reply.status });
+  return data;
+}
+
+async function startCamera() {
+  if (!navigator.mediaDevices) {
+    throw new Error("browsers give their camera to localhost and https pages only: forward the port, ssh -L 8000:localhost:8000 BOARD");
+  }
+  const size = { width: { ideal: WIDTH }, height: { ideal: HEIGHT } };
+  const wanted = await navigator.mediaDevices.getUserMedia({ video: size, audio: false });
+  session = (await post("session")).session;
+  media = wanted;
+  leaveServer();
+  video.srcObject = media;
+  stream.hidden = true;
+  video.hidden = false;
+  await video.play();
+  button.textContent = "Back to the server's source";
+  sendFrames(media);
+}
+
+function stopCamera() {
+  media?.getTracks().forEach((track) => track.stop());
+  media = null;
+  if (session) post(`end?session=${session}`).catch(() => {});
+  session = null;
+  video.srcObject = null;
+  video.hidden = true;
+  stream.hidden = false;
+  button.textContent = "Use this browser's camera";
+  show({});
+  watchServer();
+}
+
+// One picture is on its way at a time; what the camera gives meanwhile is left out, so that nothing piles up.
+async function sendFrames(camera) {
+  const canvas = document.createElement("canvas");
+  const scale = Math.min(1, WIDTH / video.videoWidth);
+  canvas.width = Math.round(video.videoWidth * scale);
+  canvas.height = Math.round(video.videoHeight * scale);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  let used = -Infinity, sentAt = [];
+  while (media === camera) {
+    const presented = await nextFrame();
+    if (presented < used + EVERY) continue;
+    used = presented;
+    try {
+      const began = performance.now();
+      context.drawImage(video, 0, 0, canvas.width, canvas.height);
+      const jpeg = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
+      const coded = performance.now();
+      if (media !== camera) return;
+      const result = await post(`frame?session=${session}`, jpeg);
+      if (media !== camera) return;
+      const done = performance.now();
+      sentAt = [...sentAt.slice(-29), done];
+      result.transfer_ms = Math.max(0, done - coded - result.network_ms - result.capture_ms);
+      result.capture_ms += coded - began;
+      if (sentAt.length > 1) result.fps = 1000 * (sentAt.length - 1) / (done - sentAt[0]);
+      show(result);
+      status.textContent = "";
+    } catch (error) {
+      if (media !== camera) return;
+      status.textContent = error.message;
+      if (error.status === 410) session = (await post("session").catch(() => ({}))).session ?? session;
+      else await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
+
+// The number of camera frames presented so far, once there is a new one.
+let counted = 0;
+function nextFrame() {
+  return new Promise((resolve) => {
+    if (video.requestVideoFrameCallback) {
+      video.requestVideoFrameCallback((_, frame) => resolve(frame.presentedFrames));
+    } else {
+      setTimeout(() => resolve(counted++), 33);
+    }
+  });
+}
+
+button.addEventListener("click", async () => {
+  button.disabled = true;
+  status.textContent = "";
+  try {
+    if (media) stopCamera(); else await startCamera();
+  } catch (error) {
+    status.textContent = error.message;
+    if (media) stopCamera();
+  }
+  button.disabled = false;
+});
+watchServer();

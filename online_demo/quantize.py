@@ -1,0 +1,138 @@
+"""8-bit weights and activations for ONNX Runtime: static quantisation, calibrated on a user's own clips."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from online_demo.backends import Backend, OnnxRuntimeBackend, exported_onnx, import_onnxruntime
+from online_demo.cache import cached_file, versions
+from online_demo.model import DemoModel
+from online_demo.sources import open_source
+from ops.errors import InputError
+
+MAX_FRAMES = 300  # of all clips together; a third of each is kept for the comparison
+_MIN_FRAMES = 6
+
+Clip = list[np.ndarray]
+
+
+def quantized_backend(
+    model: DemoModel,
+    exact: Backend,
+    clips: Sequence[str],
+    *,
+    threads: int | None,
+    report: Callable[[str], None],
+) -> OnnxRuntimeBackend:
+    """Quantise on the first two thirds of each clip, and report how well the last thirds agree with `exact`.
+
+    Raises:
+        InputError: a clip that cannot be read or is too short.
+    """
+    calibration, held_out = [], []
+    for frames in read_clips(model, clips):
+        cut = len(frames) * 2 // 3
+        calibration.append(frames[:cut])
+        held_out.append(frames[cut:])
+    digest = hashlib.sha256()
+    for frames in calibration:
+        digest.update(np.int64(len(frames)).tobytes())
+        for frame in frames:
+            digest.update(frame.tobytes())
+    depends_on = {
+        "kind": "onnx-int8",
+        "weights": model.digest,
+        "size": model.input_size,
+        "clips": digest.hexdigest(),
+        "versions": versions(("torch", "onnx", "onnxscript", "onnxruntime")),
+    }
+    path = cached_file(
+        model.path.name.split(".")[0], ".int8.onnx", depends_on, lambda out: quantize(model, exact, calibration, out)
+    )
+    backend = OnnxRuntimeBackend(model, threads=threads, path=path)
+    backend.name = "onnxruntime int8"
+    agree, count, difference = agreement(exact, backend, held_out)
+    report(
+        f"int8: same best class as float on {agree} of {count} held-out frames, scores differ by "
+        f"{difference:.2f} of the largest (median); {path.stat().st_size / 1e6:.1f} MB"
+    )
+    return backend
+
+
+def read_clips(model: DemoModel, names: Sequence[str]) -> list[Clip]:
+    """Network inputs of each clip's frames, as many as MAX_FRAMES allows, every one that the demo would use."""
+    share = max(_MIN_FRAMES, MAX_FRAMES // len(names))
+    clips = []
+    for name in names:
+        source = open_source(name)
+        if source.live:
+            raise InputError(f"--int8 {name}: calibration needs a video file or a folder of frames")
+        frames: Clip = []
+        for number, image in enumerate(source.frames()):
+            if number % source.every == 0:
+                frames.append(model.preprocess(image))
+            if len(frames) == share:
+                break
+        if len(frames) < _MIN_FRAMES:
+            raise InputError(f"--int8 {name}: {len(frames)} frames are too few, calibration needs {_MIN_FRAMES}")
+        clips.append(frames)
+    return clips
+
+
+def quantize(model: DemoModel, exact: Backend, clips: Sequence[Clip], path: Path) -> None:
+    """Write the quantised step: QDQ, weights per channel, ranges from the clips with float's own state."""
+    import_onnxruntime()
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._inputs = calibration_inputs(model, exact, clips)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._inputs, None)
+
+    logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
+    with tempfile.TemporaryDirectory() as temporary:
+        prepared = Path(temporary) / "prepared.onnx"
+        quant_pre_process(str(exported_onnx(model)), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(path),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def calibration_inputs(model: DemoModel, exact: Backend, clips: Sequence[Clip]) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of the step, frame after frame, each clip from a state of zeros."""
+    for frames in clips:
+        state = exact.init_state()
+        for frame in frames:
+            yield dict(zip(model.stream.input_names, [frame, *state], strict=True))
+            _, state = exact.step(frame, state)
+
+
+def agreement(exact: Backend, other: Backend, clips: Sequence[Clip]) -> tuple[int, int, float]:
+    """Frames with the same best class, all frames, and the median difference of scores relative to the largest.
+
+    Each backend feeds its own state back, as it will when it runs.
+    """
+    same, differences = 0, []
+    for frames in clips:
+        states = [exact.init_state(), other.init_state()]
+        for frame in frames:
+            wanted, states[0] = exact.step(frame, states[0])
+            scores, states[1] = other.step(frame, states[1])
+            same += int(wanted.argmax() == scores.argmax())
+            differences.append(float(np.abs(scores - wanted).max() / np.abs(wanted).max()))
+    return same, len(differences), float(np.median(differences))

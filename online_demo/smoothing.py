@@ -1,0 +1,73 @@
+"""From the scores of single frames to a label that does not flicker, as the published demo smooths them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from online_demo.gestures import PLAIN, ClassRules
+from ops.errors import InputError
+
+SCORE_WINDOW = 12
+
+
+@dataclass(frozen=True)
+class SmoothingOptions:
+    """Each step can be switched off on its own.
+
+    score_window: score vectors to sum, the newest one included (1: no sum). rules: masked and merged classes. vote: a
+    change of the result is taken only if the last two kept results agree.
+    """
+
+    score_window: int = SCORE_WINDOW
+    rules: ClassRules = PLAIN
+    vote: bool = True
+
+    def __post_init__(self) -> None:
+        if self.score_window < 1:
+            raise InputError(f"the scores of 1 frame or more are summed, not {self.score_window}")
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """A smoothed result. `label` is None only where every result so far was masked and none held before.
+
+    frame_label: arg max of this frame's scores alone. scores: float32 (K,), mean over the window, for showing.
+    """
+
+    label: int | None
+    frame_label: int
+    scores: np.ndarray
+
+
+class Smoother:
+    """Smooths the results of one stream, frame after frame."""
+
+    def __init__(self, options: SmoothingOptions) -> None:
+        self.options = options
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next frame is the first of a stream."""
+        self._window: deque[np.ndarray] = deque(maxlen=self.options.score_window)
+        start = self.options.rules.start
+        self._before_last, self._last = start, start  # the last two kept results
+
+    def __call__(self, scores: np.ndarray) -> Smoothed:
+        """Take the scores (K,) of the next frame."""
+        self._window.append(scores)
+        total = sum(self._window)
+        kept = self._keep(int(np.argmax(total)))
+        return Smoothed(kept, int(np.argmax(scores)), total / np.float32(len(self._window)))
+
+    def _keep(self, label: int | None) -> int | None:
+        rules = self.options.rules
+        if label in rules.masked:
+            label = self._last
+        label = rules.same_as.get(label, label)
+        if self.options.vote and label != self._last and self._last != self._before_last:
+            label = self._last
+        self._before_last, self._last = self._last, label
+        return label

@@ -1,0 +1,220 @@
+"""Where the demo's pictures come from: camera, video file, folder of frames, URL, or the clip in the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ops.errors import InputError
+from ops.images import read_rgb_tensor
+from ops.video import VideoFile
+
+CAMERA_SIZE = (320, 240)  # as published
+SAMPLE = Path(__file__).resolve().parent / "sample.mp4"
+TIMEOUT_S = 10.0
+EVERY_SECOND = 2
+_FOLDER_FPS = 12.0  # Jester's
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_RETRY_S = 1.0  # a camera may miss a frame or two
+
+
+class Source(Protocol):
+    """Frames one after the other.
+
+    live: they come by themselves, and late ones are worth nothing. fps: frames a second, as far as known. every: one
+    frame of so many is for the network by default. mirrored: it looks at its user, who expects a mirror.
+    """
+
+    name: str
+    live: bool
+    fps: float
+    every: int
+    mirrored: bool
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """RGB uint8 (H, W, 3) each; InputError where they break off."""
+
+
+class FileSource:
+    """A video file, decoded by PyAV with the colours that training sees; a cut file is an error where it ends."""
+
+    live, mirrored, every = False, False, EVERY_SECOND
+
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
+        self.name = name or str(path)
+        self._file = VideoFile(path)
+        self.fps = _file_fps(path)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        for frame in self._file.frames():
+            yield np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+
+
+class FolderSource:
+    """A folder of image files, in the order of the numbers in their names. None is left out: Jester has 12 a second."""
+
+    live, mirrored, every, fps = False, False, 1, _FOLDER_FPS
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder)
+        try:
+            files = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
+        except OSError as error:
+            raise InputError(f"{folder}: cannot list the frames ({error.strerror})") from None
+        self._files = sorted((path for path in files if not path.name.startswith(".")), key=_natural_key)
+        if not self._files:
+            raise InputError(f"{folder}: holds no frames ({', '.join(_IMAGE_SUFFIXES)})")
+
+    def frames(self) -> Iterator[np.ndarray]:
+        for path in self._files:
+            yield np.ascontiguousarray(read_rgb_tensor(str(path)).permute(1, 2, 0).numpy())
+
+
+class OpenCvSource:
+    """A camera or a URL. Opened when its frames are first asked for, in the thread that waits for them.
+
+    device: a camera's index, or a URL. A URL that knows its length is a film: none of its frames is dropped.
+    """
+
+    every = EVERY_SECOND
+
+    def __init__(self, device: int | str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._cv2 = import_cv2()
+        self._device, self._timeout_s = device, timeout_s
+        self.is_camera = isinstance(device, int)
+        self.name = f"camera {device}" if self.is_camera else str(device)
+        self.live, self.mirrored, self.fps = True, self.is_camera, 30.0
+        self._capture: Any = None
+        self._num_frames = 0
+
+    def open(self) -> None:
+        """Connect; sets `live` and `fps`."""
+        cv2 = self._cv2
+        if self.is_camera:
+            capture = cv2.VideoCapture(self._device)
+            for key, side in zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), CAMERA_SIZE, strict=True):
+                capture.set(key, side)
+        else:
+            timeout_ms = int(1000 * self._timeout_s)
+            settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
+            capture = cv2.VideoCapture(self._device, cv2.CAP_FFMPEG, settings)
+        if not capture.isOpened():
+            capture.release()
+            what = "in use, not there, or not ours to open" if self.is_camera else "it does not answer, or is no video"
+            raise InputError(f"{self.name} cannot be opened ({what}); other sources: {CHOICES}")
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 1 <= fps <= 1000 else 30.0
+        if not self.is_camera:
+            self._num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            self.live = self._num_frames == 0
+        self._capture = capture
+
+    def frames(self) -> Iterator[np.ndarray]:
+        if self._capture is None:
+            self.open()
+        try:
+            count, last_good = 0, time.monotonic()
+            while True:
+                good, image = self._capture.read()
+                if good and image is not None:
+                    count, last_good = count + 1, time.monotonic()
+                    yield self._to_rgb(image)
+                elif self._num_frames and count >= self._num_frames - 1:
+                    return
+                elif not self.is_camera or time.monotonic() - last_good > _RETRY_S:
+                    raise InputError(
+                        f"{self.name} broke off behind {count} frames"
+                        + (": was it unplugged?" if self.is_camera else ": the connection or the film is cut")
+                    )
+                else:
+                    time.sleep(0.02)
+        finally:
+            self._capture.release()
+            self._capture = None
+
+    def _to_rgb(self, image: np.ndarray) -> np.ndarray:
+        if image.ndim == 2 or image.shape[2] == 1:
+            return self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2RGB)
+        return self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB)  # published code fed BGR; see README, Deviations
+
+
+CHOICES = "a camera's number, a video file, a folder of frames, a URL, sample"
+
+
+def open_source(text: str | None, *, timeout_s: float = TIMEOUT_S) -> Source:
+    """What `--source` means; None is the first camera, or the clip in the repository where there is no camera.
+
+    Raises:
+        InputError: nothing of that kind.
+    """
+    if text is None:
+        return OpenCvSource(0, timeout_s=timeout_s) if has_camera() else sample_source()
+    if text == "sample":
+        return sample_source()
+    if text.isdecimal() and not os.path.exists(text):
+        return OpenCvSource(int(text), timeout_s=timeout_s)
+    if _URL.match(text):
+        return OpenCvSource(text, timeout_s=timeout_s)
+    path = Path(text)
+    if path.is_dir():
+        return FolderSource(path)
+    if path.is_file():
+        return FileSource(path)
+    problem = "is neither a file nor a folder" if os.path.exists(text) else "no such file or folder"
+    raise InputError(f"--source {text}: {problem}; choose from {CHOICES}")
+
+
+def sample_source() -> FileSource:
+    """The clip in the repository: moving digits, a second of each class."""
+    if not SAMPLE.is_file():
+        raise InputError(f"{SAMPLE} is missing: make it with python -m online_demo.make_sample")
+    return FileSource(SAMPLE, name="sample")
+
+
+def has_camera() -> bool:
+    """Whether a first camera can be opened; says no at once where Linux knows of none."""
+    if os.path.isdir("/dev") and os.path.exists("/proc") and not os.path.exists("/dev/video0"):
+        return False
+    try:
+        cv2 = import_cv2()
+    except InputError:
+        return False
+    capture = cv2.VideoCapture(0)
+    found = capture.isOpened()
+    capture.release()
+    return found
+
+
+def import_cv2() -> Any:
+    """OpenCV without its warnings on stderr, or InputError that says how to get it."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        import cv2
+    except ImportError as error:
+        raise InputError(
+            f"cameras, URLs and windows need OpenCV ({error}): pip install -r requirements-demo.txt"
+        ) from None
+    return cv2
+
+
+def _natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """frame2 before frame10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+
+
+def _file_fps(path: Path) -> float:
+    """Frames a second as the file's header has them, 25 where it does not say."""
+    from ops.containers import open_video
+
+    with open_video(str(path)) as container:
+        rate = container.streams.video[0].average_rate
+    return float(rate) if rate and 1 <= rate <= 1000 else 25.0

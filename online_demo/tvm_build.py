@@ -1,0 +1,180 @@
+"""From the streaming network to a library: import, lower, apply a tuning record, compile (TVM 0.27's Relax)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from online_demo.cache import cached_file, versions
+from online_demo.model import FOLDER, DemoModel
+from online_demo.targets import (
+    CROSS_COMPILER,
+    TargetSpec,
+    cpu_description,
+    cuda_description,
+    find_target,
+    tuning_name,
+)
+from ops.errors import InputError
+
+TUNING_FOLDER = FOLDER / "tuning"
+RECORD_FILES = ("database_workload.json", "database_tuning_record.json")
+
+
+def import_tvm() -> Any:
+    """The module, or InputError that says how to get it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import tvm
+            import tvm.relax.frontend.torch
+            import tvm.s_tir
+    except ImportError as error:
+        raise InputError(f"TVM is not installed ({error}): pip install -r requirements-tvm.txt") from None
+    return tvm
+
+
+def make_target(spec: TargetSpec) -> Any:
+    """TVM's target object."""
+    tvm = import_tvm()
+    cpu = cpu_description(spec, tvm.target.codegen.llvm_get_system_cpu())
+    if spec.cuda_arch is None:
+        return tvm.target.Target(cpu)
+    return tvm.target.Target(cuda_description(spec), host=cpu)
+
+
+def import_step(model: DemoModel) -> Any:
+    """The step as a Relax module: `main(frame, *buffers) -> (scores, *buffers)`, weights inside."""
+    tvm = import_tvm()
+    relax = tvm.relax
+
+    def relu6(node: Any, importer: Any) -> Any:
+        # clip has no layout rule: each ReLU6 would be wrapped in two transposes. Minimum and maximum have.
+        emit = importer.block_builder.emit
+        x = importer.env[node.args[0]]
+        return emit(relax.op.minimum(emit(relax.op.maximum(x, relax.const(0.0))), relax.const(6.0)))
+
+    with torch.no_grad():
+        program = torch.export.export(model.stream, model.example_inputs())
+    return relax.frontend.torch.from_exported_program(program, custom_convert_map={"hardtanh.default": relu6})
+
+
+def lower(mod: Any, target: Any) -> Any:
+    """Relax -> loops, convolutions in NHWC, weights free to be packed. This is what tuning looks at."""
+    tvm = import_tvm()
+    transform = tvm.relax.transform
+    passes = [transform.DecomposeOpsForInference(), transform.CanonicalizeBindings()]
+    if target.kind.name == "llvm":
+        passes.append(transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}))
+    passes += [transform.CanonicalizeBindings(), transform.FoldConstant(), tvm.relax.get_pipeline("zero")]
+    if target.kind.name == "llvm":
+        passes.append(transform.AttachAttrLayoutFreeBuffers())
+    with target:
+        return tvm.ir.transform.Sequential(passes)(mod)
+
+
+def compile_module(mod: Any, target: Any, record: Path | None) -> Any:
+    """A lowered module -> Relax executable, tuned where the record knows its loops."""
+    tvm = import_tvm()
+    transform = tvm.relax.transform
+    passes = []
+    if record is not None:
+        passes = [
+            transform.MetaScheduleApplyDatabase(str(record)),
+            transform.SplitLayoutRewritePreproc(),
+            transform.LiftTransformParams(),
+            transform.FoldConstant(),
+        ]
+    if target.kind.name == "cuda":
+        # Loops without a tuned schedule still have to be spread over threads.
+        dlight = tvm.s_tir.dlight
+        passes.append(dlight.ApplyDefaultSchedule(dlight.gpu.Matmul(), dlight.gpu.Reduction(), dlight.gpu.Fallback()))
+    with target:
+        return tvm.compile(tvm.ir.transform.Sequential(passes)(mod), target)
+
+
+def find_record(spec: TargetSpec) -> Path | None:
+    """The tuning record in the repository for a target, None where there is none."""
+    folder = TUNING_FOLDER / tuning_name(spec)
+    return folder if all((folder / name).is_file() for name in RECORD_FILES) else None
+
+
+def record_digest(record: Path | None) -> str:
+    """Changes with the record's content; `-` for none."""
+    if record is None:
+        return "-"
+    digest = hashlib.sha256()
+    for name in RECORD_FILES:
+        digest.update((record / name).read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def tvm_errors(model: DemoModel, spec: TargetSpec) -> Iterator[None]:
+    """Turn what TVM's importer and passes raise into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AssertionError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"TVM cannot compile {model.path} for {spec.name}: {lines[-1]}") from error
+
+
+def cached_library(model: DemoModel) -> Path:
+    """The library for this machine's CPU: built once, then from the cache."""
+    tvm = import_tvm()
+    spec = find_target("host")
+    record = find_record(spec)
+    depends_on = {
+        "kind": "tvm",
+        "weights": model.digest,
+        "size": model.input_size,
+        "target": cpu_description(spec, tvm.target.codegen.llvm_get_system_cpu()),
+        "record": record_digest(record),
+        "versions": versions(("torch", "apache-tvm", "apache-tvm-ffi")),
+    }
+
+    def build(path: Path) -> None:
+        check_host_compiler()
+        target = make_target(spec)
+        with quiet(), tvm_errors(model, spec):
+            compile_module(lower(import_step(model), target), target, record).export_library(str(path))
+
+    return cached_file(model.path.name.split(".")[0], ".so", depends_on, build)
+
+
+def find_cross_compiler() -> str:
+    """The compiler that links for 64-bit ARM: $CROSS_CXX, else Debian's."""
+    compiler = os.environ.get("CROSS_CXX") or CROSS_COMPILER
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"{compiler} is not installed: on Debian and Ubuntu apt-get install g++-aarch64-linux-gnu, or set "
+            "CROSS_CXX, or give an --output that ends with .tar and link its objects on the board"
+        )
+    return compiler
+
+
+def check_host_compiler() -> None:
+    """Raise InputError where no compiler can link a library for this machine."""
+    import_tvm()
+    from tvm.support import cc
+
+    if cc.get_cc() is None:
+        raise InputError("TVM needs a C++ compiler to link with: on Debian and Ubuntu apt-get install g++")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """TVM and torch.export tell of their own future in warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
