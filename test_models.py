@@ -42,7 +42,7 @@ def load_nets(args: argparse.Namespace, num_crops: int | None, process: Process)
         args.protocol, num_crops=num_crops, dense=args.dense_sample, twice=args.twice_sample, full_res=args.full_res
     )
     runtime = Runtime(process.device, process.devices, args.amp, args.compile, args.memory_format != "contiguous")
-    weights = args.weights.split(",")
+    weights = [args.weights] if Path(args.weights).is_file() else args.weights.split(",")
     settings = zip(
         weights,
         per_net(args.test_segments, len(weights), "--test_segments"),

@@ -29,7 +29,7 @@ from ops.transforms import ClipNormalize, test_transform
 logger = logging.getLogger(__name__)
 
 # Frames that pass through a net at once: enough to keep the device busy, few enough for its caches and memory.
-_FRAMES_A_PASS = {"cpu": 32, "cuda": 512}
+_FRAMES_A_PASS = {"cpu": 32, "cuda": 128}
 
 
 @dataclass(frozen=True)
