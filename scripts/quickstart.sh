@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # TSM against its 2D twin on videos that differ only in the direction of time, from nothing: sets up .venv, films moving
 # digits, extracts frames, trains TSN and TSM with the same recipe from random weights, evaluates both, and plays the
-# validation videos backwards. No GPU needed. Expected: TSM above 90 % top-1, TSN at 50 % or less.
+# validation videos backwards. No GPU needed. Expected: TSM above 90 % top-1, TSN at 50 % or less (97.3 and 31.7 measured).
 #   bash scripts/quickstart.sh [FOLDER]      # data and results; default: quickstart/ in the repository
 # A second run goes on where the first was stopped. PYTHON3 picks the Python that .venv is made with.
 set -euo pipefail
