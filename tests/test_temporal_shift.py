@@ -56,28 +56,44 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize(
-    ("name", "num_threads"), [("resnet18", 1), ("resnet18", 2), ("resnet50", 1), ("mobilenetv2", 1), ("mobilenetv2", 2)]
-)
-def test_whole_network_in_place_equals_plain_and_saves_what_2d_saves(name, memory_format, num_threads, threads) -> None:
-    threads(num_threads)
-    x = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(1)).to(memory_format=memory_format)
-    plain, inplace, flat = (build(name).to(memory_format=memory_format) for _ in range(3))
-    make_temporal_shift(plain, 4, inplace=False)
-    make_temporal_shift(inplace, 4)
-    expected, plain_bytes = train_step(plain, x)
-    got, inplace_bytes = train_step(inplace, x)
-    flat_out, flat_bytes = train_step(flat, x)
+def make_pair(name: str, memory_format: torch.memory_format) -> tuple[nn.Module, nn.Module]:
+    """The same network with the plain and with the in-place shift."""
+    plain, inplace = (build(name).to(memory_format=memory_format) for _ in range(2))
+    assert make_temporal_shift(plain, 4, inplace=False) == make_temporal_shift(inplace, 4)
+    return plain, inplace
+
+
+def assert_equal_training(plain: nn.Module, inplace: nn.Module, x: Tensor) -> tuple[int, int]:
+    """One step of each, compared to the last bit; the bytes each saved."""
+    (expected, plain_bytes), (got, inplace_bytes) = train_step(plain, x), train_step(inplace, x)
     assert len(got) == len(expected) > 50
     for a, b in zip(expected, got, strict=True):
         assert torch.equal(a, b)
     for (key, a), b in zip(plain.state_dict().items(), inplace.state_dict().values(), strict=True):
         assert torch.equal(a, b), key  # BN statistics
+    return plain_bytes, inplace_bytes
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("name", NETS)
+def test_whole_network_in_place_equals_plain_and_saves_what_2d_saves(name, memory_format, threads) -> None:
+    threads(1)
+    x = torch.randn(8, 3, 48, 48).to(memory_format=memory_format)
+    plain_bytes, inplace_bytes = assert_equal_training(*make_pair(name, memory_format), x)
+    _, flat_bytes = train_step(build(name).to(memory_format=memory_format), x)
     assert inplace_bytes == flat_bytes
     if name != "mobilenetv2":  # there nothing else keeps the unshifted input, so the copy takes its place
         assert inplace_bytes < plain_bytes
-    assert not torch.equal(flat_out[0], got[0])
+
+
+# Few and small: where other programs use the cores, two threads wait for each other in every operation.
+@pytest.mark.parametrize(
+    ("name", "memory_format"),
+    [("resnet18", FORMATS[0]), ("resnet18", FORMATS[1]), ("mobilenetv2", FORMATS[1])],
+)
+def test_whole_network_in_place_equals_plain_with_two_threads(name, memory_format, threads) -> None:
+    threads(2)
+    assert_equal_training(*make_pair(name, memory_format), torch.randn(4, 3, 32, 32).to(memory_format=memory_format))
 
 
 @pytest.mark.parametrize("name", NETS)
