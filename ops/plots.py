@@ -87,9 +87,10 @@ def lines_png(
     title: str,
     xlabel: str,
     ylabel: str,
+    ylim: tuple[float, float] | None = None,
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw named lines, (x, y) each, and named levels as dashed horizontal ones.
+    """Draw named lines, (x, y) each, and named levels as dashed horizontal ones; `ylim` is the range of y to show.
 
     Raises:
         InputError: matplotlib is missing, or the file cannot be written.
@@ -100,7 +101,7 @@ def lines_png(
         axes.plot(x, y, color=f"C{number}", marker="o", markersize=4, label=name)
     for number, (name, level) in enumerate((levels or {}).items(), start=len(lines)):
         axes.axhline(level, color=f"C{number}", linestyle="--", label=name)
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=ylim)
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)

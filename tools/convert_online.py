@@ -106,6 +106,14 @@ def our_options(
     return dataclasses.replace(options, **changes)
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of the file to write; InputError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IN", help="checkpoint, or a published name")
@@ -123,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = load_checkpoint(local_path(args.source))
     if checkpoint.num_class is None:
         raise InputError(f"{checkpoint.path}: holds no classifier, only a backbone: there is nothing to stream")
+    make_folder(Path(args.target).parent)
     layout = args.to or ("ours" if is_streaming_layout(checkpoint.state_dict) else "published")
     if layout == "published":
         for option in ("dataset", "labels", "input_size"):

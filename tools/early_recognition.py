@@ -227,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             title=f"Early recognition on {args.dataset}, {len(dataset)} videos frame by frame",
             xlabel="share of the video seen (%)",
             ylabel="top-1 accuracy (%)",
+            ylim=(0, 101),
             levels={"as a clip": figures["clip"], "chance": 100 / stream.num_class},
         )
         print(f"wrote {args.png}")
