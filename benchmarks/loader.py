@@ -25,6 +25,7 @@ from benchmarks.timing import Times, interleave, median_ms, print_table, ratio
 from ops.dataset import TSNDataSet
 from ops.errors import InputError, run_command
 from ops.loader import make_loader
+from ops.sampling import seeded_rng
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, fixed_offsets, train_transform
 from ops.video import FrameFolder
 
@@ -33,6 +34,7 @@ WIDTH, HEIGHT = 340, 256
 INPUT_SIZE = 224
 SCALES = (1, 0.875, 0.75, 0.66)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BATCH_SIZE = 8
 FPS = 25
 IMAGE_TMPL = "img_{:05d}.jpg"
 
@@ -48,12 +50,12 @@ def make_frames(num_frames: int) -> Iterator[Image.Image]:
         yield photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=box)
 
 
-def write_folder(folder: Path, num_frames: int) -> list[str]:
-    """Write the frames as JPEG files of quality 95; returns their paths."""
+def write_folder(folder: Path, num_frames: int, quality: int) -> list[str]:
+    """Write the frames as JPEG files; returns their paths."""
     folder.mkdir(parents=True)
     paths = [str(folder / IMAGE_TMPL.format(number)) for number in range(1, num_frames + 1)]
     for path, frame in zip(paths, make_frames(num_frames), strict=True):
-        frame.save(path, quality=95)
+        frame.save(path, quality=quality)
     return paths
 
 
@@ -68,8 +70,11 @@ def write_video(path: Path, num_frames: int, key_every: int) -> None:
         container.mux(stream.encode())
 
 
-def textbook_clip(paths: Sequence[str], rng: np.random.RandomState) -> Tensor:
-    """Training augmentation as usually written: image by image in Pillow, then float arithmetic a channel at a time."""
+def textbook_clip(paths: Sequence[str], rng: np.random.RandomState, *, contiguous: bool = False) -> Tensor:
+    """Training augmentation as usually written: image by image in Pillow, then float arithmetic a channel at a time.
+
+    contiguous: copy the permuted array into (T*C, H, W) memory first, so that each channel is in one piece.
+    """
     images = [Image.open(path).convert("RGB") for path in paths]
     sizes = GroupMultiScaleCrop(INPUT_SIZE, SCALES).crop_sizes(*images[0].size)
     width, height = sizes[rng.randint(len(sizes))]
@@ -80,7 +85,8 @@ def textbook_clip(paths: Sequence[str], rng: np.random.RandomState) -> Tensor:
     if rng.random_sample() < 0.5:
         images = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
     stacked = np.concatenate([np.array(image) for image in images], axis=2)  # (H, W, T*C)
-    clip = torch.from_numpy(stacked).permute(2, 0, 1).contiguous().float().div(255)
+    clip = torch.from_numpy(stacked).permute(2, 0, 1)
+    clip = (clip.contiguous() if contiguous else clip).float().div(255)
     for channel, mean, std in zip(clip, MEAN * len(images), STD * len(images), strict=True):
         channel.sub_(mean).div_(std)
     return clip
@@ -89,23 +95,24 @@ def textbook_clip(paths: Sequence[str], rng: np.random.RandomState) -> Tensor:
 class TextbookDataSet(Dataset):
     """`textbook_clip` on the frames that TSNDataSet would draw."""
 
-    def __init__(self, dataset: TSNDataSet) -> None:
+    def __init__(self, dataset: TSNDataSet, *, contiguous: bool = False) -> None:
         self.dataset = dataset
+        self.contiguous = contiguous
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         record = self.dataset.video_list[index]
-        rng = np.random.RandomState(index)
+        rng = seeded_rng(self.dataset.seed, 0, index)
         source = self.dataset.open(record)
         paths = [source.paths(frame)[0] for frame in self.dataset.sample_frames(record.num_frames, rng)]
-        return textbook_clip(paths, rng), record.label
+        return textbook_clip(paths, rng, contiguous=self.contiguous), record.label
 
 
-def time_clips(folder: Path, *, rounds: int) -> Times:
+def time_clips(folder: Path, *, rounds: int, quality: int) -> Times:
     """Times of one clip in this thread; in each round every pipeline makes the same random choices."""
-    paths = write_folder(folder, SEGMENTS)
+    paths = write_folder(folder, SEGMENTS, quality)
     compressed = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths]
     transform = train_transform(INPUT_SIZE)
     normalize = ClipNormalize(MEAN, STD, channels_last=True)
@@ -115,7 +122,7 @@ def time_clips(folder: Path, *, rounds: int) -> Times:
 
     def seeded(pipeline: Callable[[np.random.RandomState], object]) -> Callable[[], object]:
         seeds = itertools.count()
-        return lambda: pipeline(np.random.RandomState(next(seeds)))
+        return lambda: pipeline(seeded_rng(next(seeds)))
 
     expected = textbook_clip(paths, np.random.RandomState(0)).view(SEGMENTS, 3, INPUT_SIZE, INPUT_SIZE)
     for backend, levels in (("pillow", 0), ("torchvision", 1)):
@@ -125,6 +132,7 @@ def time_clips(folder: Path, *, rounds: int) -> Times:
     return interleave(
         {
             "textbook": seeded(lambda rng: textbook_clip(paths, rng)),
+            "contiguous": seeded(lambda rng: textbook_clip(paths, rng, contiguous=True)),
             "pillow": seeded(lambda rng: ours("pillow", rng)),
             "torchvision": seeded(lambda rng: ours("torchvision", rng)),
             "normalised": seeded(lambda rng: normalize(ours("torchvision", rng)[None])),
@@ -135,10 +143,11 @@ def time_clips(folder: Path, *, rounds: int) -> Times:
     )
 
 
-def print_clips(times: Times, rounds: int) -> None:
+def print_clips(times: Times, *, rounds: int, quality: int) -> None:
     """Table of one clip's times."""
     labels = {
         "textbook": "textbook (Pillow, float, normalised)",
+        "contiguous": "textbook, made contiguous after permuting",
         "pillow": "ours, --image_backend pillow",
         "torchvision": "ours, --image_backend torchvision (default)",
         "normalised": "the same, normalised on this CPU too",
@@ -157,14 +166,14 @@ def print_clips(times: Times, rounds: int) -> None:
         f"One training clip: {SEGMENTS} JPEG frames of {WIDTH}x{HEIGHT} -> {INPUT_SIZE} px, one thread",
         ("pipeline", "ms", "textbook / this", "beyond decoding"),
         rows,
-        note=f"Medians of {rounds} interleaved rounds, the same random choices in each. Ours leaves uint8 clips, "
-        "normalised on the device; 'beyond decoding' is relative to decoding alone.",
+        note=f"Medians of {rounds} interleaved rounds, the same random choices in each; JPEG quality {quality}. Ours "
+        "leaves uint8 clips, normalised on the device; 'beyond decoding' is relative to decoding alone.",
     )
 
 
-def time_loaders(root: Path, *, num_frames: int, num_videos: int, rounds: int) -> Times:
+def time_loaders(root: Path, *, num_frames: int, num_videos: int, rounds: int, quality: int) -> Times:
     """Times of an epoch with one worker process, frames of whole videos on disk."""
-    write_folder(root / "clip", num_frames)
+    write_folder(root / "clip", num_frames, quality)
     for name, key_every in (("short", 12), ("long", 250)):
         write_video(root / f"{name}.mp4", num_frames, key_every)
         (root / f"{name}.txt").write_text(f"{name} {num_frames} 0\n" * num_videos)
@@ -180,8 +189,12 @@ def time_loaders(root: Path, *, num_frames: int, num_videos: int, rounds: int) -
         "video, short": dataset("short", io="video"),
         "video, long": dataset("long", io="video"),
     }
-    loaders = {name: make_loader(data, batch_size=4, workers=1, shuffle=True) for name, data in datasets.items()}
-    textbook = DataLoader(TextbookDataSet(dataset("frames")), batch_size=4, num_workers=1, persistent_workers=True)
+    loaders = {
+        name: make_loader(data, batch_size=BATCH_SIZE, workers=1, shuffle=True) for name, data in datasets.items()
+    }
+    for name, contiguous in (("textbook", False), ("contiguous", True)):
+        data = TextbookDataSet(dataset("frames"), contiguous=contiguous)
+        loaders[name] = DataLoader(data, batch_size=BATCH_SIZE, num_workers=1, persistent_workers=True)
 
     def epoch(loader: DataLoader) -> Callable[[], None]:
         def run() -> None:
@@ -191,12 +204,10 @@ def time_loaders(root: Path, *, num_frames: int, num_videos: int, rounds: int) -
 
         return run
 
-    return interleave(
-        {name: epoch(loader) for name, loader in {"textbook": textbook, **loaders}.items()}, rounds=rounds
-    )
+    return interleave({name: epoch(loader) for name, loader in loaders.items()}, rounds=rounds)
 
 
-def print_loaders(times: Times, root: Path, *, num_frames: int, num_videos: int, rounds: int) -> None:
+def print_loaders(times: Times, root: Path, *, num_frames: int, num_videos: int, rounds: int, quality: int) -> None:
     """Table of videos a second."""
     sizes = {
         "frames": sum(path.stat().st_size for path in (root / "clip").iterdir()),
@@ -205,6 +216,7 @@ def print_loaders(times: Times, root: Path, *, num_frames: int, num_videos: int,
     }
     labels = {
         "textbook": ("textbook, frames", "frames"),
+        "contiguous": ("textbook, made contiguous, frames", "frames"),
         "pillow": ("ours, frames, pillow", "frames"),
         "torchvision": ("ours, frames, torchvision (default)", "frames"),
         "video, short": ("ours, --io video, a key frame every 12", "short"),
@@ -223,26 +235,34 @@ def print_loaders(times: Times, root: Path, *, num_frames: int, num_videos: int,
         f"Data loader, one worker: training clips of {SEGMENTS} out of {num_frames} frames of {WIDTH}x{HEIGHT}",
         ("source", "videos/s", "against textbook", "MB a video"),
         rows,
-        note=f"Medians of {rounds} interleaved epochs of {num_videos} videos.",
+        note=f"Medians of {rounds} interleaved epochs of {num_videos} videos, batches of {BATCH_SIZE}; JPEG quality "
+        f"{quality}.",
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="timed clips of each pipeline (default 60)")
-    parser.add_argument("--videos", type=int, default=24, help="videos of an epoch through the loader (default 24)")
+    parser.add_argument("--videos", type=int, default=48, help="videos of an epoch through the loader (default 48)")
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEG files (default 95)")
     parser.add_argument("--quick", action="store_true", help="a few short rounds: to see that it runs")
     args = parser.parse_args(argv)
-    if args.rounds < 1 or args.videos < 4:
-        raise InputError("--rounds is 1 or more, --videos 4 or more")
+    if args.rounds < 1 or args.videos < 1 or not 1 <= args.quality <= 100:
+        raise InputError("--rounds and --videos are 1 or more, --quality is 1 to 100")
     torch.set_num_threads(1)
     rounds, num_videos, num_frames = (3, 4, 30) if args.quick else (args.rounds, args.videos, 10 * FPS)
     with tempfile.TemporaryDirectory(prefix="tsm_loader_") as folder:
         started = time.perf_counter()
-        print_clips(time_clips(Path(folder) / "frames", rounds=rounds), rounds)
+        clips = time_clips(Path(folder) / "frames", rounds=rounds, quality=args.quality)
+        print_clips(clips, rounds=rounds, quality=args.quality)
         root = Path(folder) / "videos"
         root.mkdir()
-        options = {"num_frames": num_frames, "num_videos": num_videos, "rounds": min(rounds, 7)}
+        options = {
+            "num_frames": num_frames,
+            "num_videos": num_videos,
+            "rounds": min(rounds, 7),
+            "quality": args.quality,
+        }
         print_loaders(time_loaders(root, **options), root, **options)
         print(f"{time.perf_counter() - started:.0f} s in all")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import string
 from collections import deque
@@ -37,6 +38,7 @@ class FrameSource(Protocol):
         """Decode the frames at these 0-based indices, in their order."""
 
 
+@functools.lru_cache
 def num_template_fields(image_tmpl: str) -> int:
     """Number of fields of a frame file template; InputError unless it is 1, 2 or 3 and the template is sound."""
     try:
