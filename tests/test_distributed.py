@@ -258,8 +258,8 @@ def test_devices_that_are_not_there(monkeypatch):
 # --- torchrun with the real command -----------------------------------------------------------------------------------
 
 OPTIONS = (
-    "--arch mobilenetv2 --shift --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 --lr 0.001 --dropout 0.5 "
-    "--eval-freq 1 -p 1 --save_every 1 --epochs 3 --store_name run -j 0 --resume auto"
+    "--arch mobilenetv2 --shift --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 --lr 0.001 "
+    "--dropout 0.5 --eval-freq 1 -p 1 --save_every 1 --epochs 3 --store_name run -j 0 --resume auto"
 )
 
 

@@ -309,7 +309,7 @@ def test_validation_is_the_mean_over_videos_in_eval_mode():
         sorted(range(NUM_CLASSES), key=lambda k, row=row: -row[k]).index(y)
         for row, y in zip(scores.tolist(), labels.tolist(), strict=True)
     ]
-    assert result.loss == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-6)
+    assert result.loss == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-6)
     assert result.top1 == pytest.approx(100 * sum(rank < 1 for rank in ranks) / 7)
     assert result.top5 == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 7)
     assert (result.num_videos, result.num_listed) == (7, 7)
