@@ -103,7 +103,7 @@ def _explain(path: Path, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """": why", from the first line of the message, if that is a sentence."""
+    """The first line of the message as a suffix (a colon and why), if that is a sentence."""
     line = (str(error).strip().splitlines() or [""])[0][:200]
     return f": {line}" if " " in line else ""
 

@@ -39,8 +39,8 @@ class StreamingTSM(nn.Module):
     inputs and outputs by `input_names` and `output_names`.
 
     Args:
-        model: an online TSN, or a 2D network with online shifts (`make_temporal_shift(..., online=True)`); RGB. Its layers
-            are put into evaluation mode.
+        model: an online TSN, or a 2D network with online shifts (`make_temporal_shift(..., online=True)`); RGB. Its
+            layers are put into evaluation mode.
         options: what the network is, where known.
 
     Attributes:
