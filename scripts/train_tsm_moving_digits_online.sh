@@ -5,22 +5,14 @@
 #   bash scripts/train_tsm_moving_digits_online.sh [FOLDER [OPTION OF main.py ...]]   # default: quickstart/
 # A second run goes on where the first was stopped. PYTHON3 picks the Python that .venv is made with.
 set -euo pipefail
-out="${1:-}"
-if [ -n "$out" ]; then
-    mkdir -p -- "$out"
-    out="$(cd -- "$out" && pwd)"
-    shift
-fi
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-out="${out:-$PWD/quickstart}"
-mkdir -p "$out"
+source "$(dirname "${BASH_SOURCE[0]}")/digits.sh"
+shift || true
 setup_venv requirements.txt
 
-data="$out/moving_digits"
 say "1/5 Filming the moving digits, extracting frames, writing the lists"
-"$PYTHON" tools/make_moving_digits.py --out "$data/videos"
-"$PYTHON" tools/vid2img_kinetics.py "$data/videos" "$data/images" --height 80
-"$PYTHON" tools/gen_label_kinetics.py "$data/images" --out "$data/labels" --from_folders
+make_videos
+extract_frames
+write_lists
 
 run=moving_digits_online
 say "2/5 Training (MobileNetV2, online shift, 8 frames of 64x64)"
