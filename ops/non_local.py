@@ -22,10 +22,11 @@ class NONLocalBlock3D(nn.Module):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         inner = max(1, in_channels // 2)
-        self.theta = nn.Conv3d(in_channels, inner, 1)
-        self.phi = nn.Sequential(nn.Conv3d(in_channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
+        # In the published order, which the parameters' numbers in an optimiser's state follow.
         self.g = nn.Sequential(nn.Conv3d(in_channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
         self.W = nn.Sequential(nn.Conv3d(inner, in_channels, 1), nn.BatchNorm3d(in_channels))
+        self.theta = nn.Conv3d(in_channels, inner, 1)
+        self.phi = nn.Sequential(nn.Conv3d(in_channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
         nn.init.zeros_(self.W[1].weight)
         nn.init.zeros_(self.W[1].bias)
 

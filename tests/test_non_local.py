@@ -91,6 +91,8 @@ def test_keys_and_shapes():
     assert shapes["layer3.4.nl.W.1.weight"] == (1024,)
     assert "layer2.0.block.conv1.net.weight" in shapes
     assert "layer2.1.conv1.net.weight" in shapes
+    # The published order: an optimiser's state knows its parameters by number.
+    assert [name for name, _ in net.layer2[0].nl.named_children()] == ["g", "W", "theta", "phi"]
 
 
 @pytest.mark.parametrize(
