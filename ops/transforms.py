@@ -33,12 +33,13 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 class Compose:
-    """The transforms one after the other."""
+    """The transforms one after the other; without an rng they draw from numpy's global random state."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
 
     def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Frames | Tensor:
+        rng = np.random.mtrand._rand if rng is None else rng
         for transform in self.transforms:
             frames = transform(frames, rng)
         return frames

@@ -225,6 +225,15 @@ def test_a_crop_that_snapped_beyond_the_image_is_padded_with_black(backend: str)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_composed_transforms_take_frames_alone(backend: str) -> None:
+    frames = as_frames(make_arrays(2, 80, 60), backend)
+    transform = train_transform(32)
+    np.random.seed(5)
+    alone = transform(frames)
+    assert torch.equal(alone, transform(frames, np.random.RandomState(5)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_tiny_frames_still_give_a_clip(backend: str) -> None:
     clip = train_transform(8)(as_frames(make_arrays(2, 1, 1), backend), np.random.RandomState(0))
     assert clip.shape == (2, 3, 8, 8)
