@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -124,16 +124,15 @@ def fuse(members: Sequence[np.ndarray], coeffs: Sequence[float] | None = None, *
 def submission_lines(result: Scores, class_names: Sequence[str] | None, *, top5: bool) -> list[str]:
     """The published text formats: `name;category`, or, for somethingv2, `id;c1;c2;c3;c4;c5` (indices, best first).
 
-    The name is the last part of the list path.
+    The name is the list's path.
     """
     lines = []
     for name, scores in zip(result.names, result.scores, strict=True):
-        short = PurePosixPath(name).name
         best = np.argsort(-scores, kind="stable")
         if top5:
-            lines.append(";".join([short, *(str(index) for index in best[:5])]))
+            lines.append(";".join([name, *(str(index) for index in best[:5])]))
         else:
-            lines.append(f"{short};{class_names[best[0]] if class_names else best[0]}")
+            lines.append(f"{name};{class_names[best[0]] if class_names else best[0]}")
     return lines
 
 

@@ -60,9 +60,9 @@ def test_accuracies_of_scores():
 
 def test_submission_formats():
     scores = Scores(["x/11", "12"], np.array([0, 1]), np.array([[0, 5, 1, 4, 2, 3], [9, 8, 7, 6, 5, 4]], np.float32))
-    assert submission_lines(scores, list("ABCDEF"), top5=False) == ["11;B", "12;A"]
-    assert submission_lines(scores, None, top5=False) == ["11;1", "12;0"]
-    assert submission_lines(scores, list("ABCDEF"), top5=True) == ["11;1;3;5;4;2", "12;0;1;2;3;4"]
+    assert submission_lines(scores, list("ABCDEF"), top5=False) == ["x/11;B", "12;A"]
+    assert submission_lines(scores, None, top5=False) == ["x/11;1", "12;0"]
+    assert submission_lines(scores, list("ABCDEF"), top5=True) == ["x/11;1;3;5;4;2", "12;0;1;2;3;4"]
 
 
 def test_command_reorders_and_prints_each_and_the_fused(tmp_path, capsys):

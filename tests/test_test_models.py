@@ -254,7 +254,9 @@ def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
 
     with open(files["out put.csv"], newline="") as file:
         rows = list(csv.reader(file, delimiter=";"))
-    expected = [[f"video_{v}", f"class {scores.scores[v].argmax()}"] for v in range(NUM_VIDEOS)]
+    expected = [
+        [f"val/class {v % NUM_CLASSES}/video_{v}", f"class {scores.scores[v].argmax()}"] for v in range(NUM_VIDEOS)
+    ]
     assert rows == expected
     with Image.open(files["plots"] / "confusion.png") as image:
         assert image.format == "PNG"
