@@ -50,7 +50,7 @@ def make_frames(num_frames: int) -> Iterator[Image.Image]:
         yield photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=box)
 
 
-def write_folder(folder: Path, num_frames: int, quality: int) -> list[str]:
+def write_folder(folder: Path, num_frames: int, quality: int = 90) -> list[str]:
     """Write the frames as JPEG files; returns their paths."""
     folder.mkdir(parents=True)
     paths = [str(folder / IMAGE_TMPL.format(number)) for number in range(1, num_frames + 1)]

@@ -4,7 +4,7 @@
 #   bash scripts/test.sh tests/test_dataset.py -k sampling
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-setup_venv requirements-dev.txt requirements.txt
+setup_venv requirements-dev.txt requirements-flow.txt
 
 say "Lint and format (ruff)"
 "$PYTHON" -m ruff check .
