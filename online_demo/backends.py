@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,14 +88,23 @@ class TvmBackend:
     def __init__(self, model: DemoModel, *, threads: int | None = None, path: Path | None = None) -> None:
         if threads:
             os.environ["TVM_NUM_THREADS"] = str(threads)  # read when TVM is imported
-        from online_demo.tvm_runtime import Library, import_tvm
+        try:
+            import tvm  # noqa: F401
+        except ImportError as error:
+            raise InputError(f"TVM is not installed ({error}): pip install -r requirements-tvm.txt") from None
+        from online_demo.tvm_build import cached_library
+        from online_demo.tvm_runtime import Library
 
-        import_tvm()
-        if path is None:
-            from online_demo.tvm_build import cached_library
-
-            path = cached_library(model)
-        self._library = Library(path)
+        if path is not None and not path.is_file():
+            raise InputError(f"--library {path}: no such file; make it with python -m online_demo.compile")
+        path = path or cached_library(model)
+        try:
+            self._library = Library(path)
+        except (OSError, RuntimeError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise InputError(
+                f"{path}: TVM cannot load it here ({reason[0]}); was it compiled for this machine?"
+            ) from None
         self._shapes = model.buffer_shapes
         self._lock = threading.Lock()  # a virtual machine runs one call at a time
 
@@ -229,8 +237,3 @@ def export_onnx(model: DemoModel, path: Path) -> None:
             output_names=model.stream.output_names,
             verbose=False,
         )
-
-
-def machine() -> str:
-    """Architecture of this machine's CPU, such as x86_64 or aarch64."""
-    return platform.machine()

@@ -21,7 +21,7 @@ from ops.errors import InputError
 from ops.files import atomic_path
 
 WINDOW_NAME = "TSM"
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
+VIDEO_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TIME_BASE = 90_000
 _PROBE_TIMEOUT_S = 30
 _KEYS_QUIT = (ord("q"), ord("Q"), 27)
@@ -147,13 +147,16 @@ def check_display() -> None:
 
 
 class VideoOutput:
-    """Writes pictures as H.264 (MPEG-4 where PyAV lacks the encoder), each at its own time."""
+    """Writes pictures as H.264 (MPEG-4 where PyAV lacks the encoder), each at its own time.
+
+    num_frames: written so far. broken: writing failed, and the container must not be touched any more.
+    """
 
     needs_picture = True
 
-    def __init__(self, container: Any, fps: float) -> None:
-        self._container, self._fps = container, fps
-        self.num_frames = 0
+    def __init__(self, path: Path, container: Any, fps: float) -> None:
+        self.num_frames, self.broken = 0, False
+        self._path, self._container, self._fps = path, container, fps
         self._stream: Any = None
         self._last_pts = -1
 
@@ -165,15 +168,32 @@ class VideoOutput:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         pts = max(self._last_pts + 1, round(shown.time_s * _TIME_BASE))
         frame.pts, frame.time_base, self._last_pts = pts, Fraction(1, _TIME_BASE), pts
-        self._container.mux(self._stream.encode(frame))
+        self._write(frame)
         self.num_frames += 1
         return True
 
     def finish(self) -> None:
-        """Write what the encoder still holds."""
-        if self._stream is None:
-            raise InputError("the source gave no frame: there is no video to write")
-        self._container.mux(self._stream.encode())
+        """Write what the encoder still holds, and the end of the file."""
+        if self.num_frames == 0:
+            raise InputError(f"{self._path}: the source gave no frame, there is no video to write")
+        self._write(None)
+        with self._writing():
+            self._container.close()
+
+    def _write(self, frame: Any) -> None:
+        with self._writing():
+            self._container.mux(self._stream.encode(frame))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except (av.error.FFmpegError, OSError) as error:
+            self.broken = True
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{self._path}: cannot write the video ({reason}); free some space?") from error
 
     def _add_stream(self, width: int, height: int) -> Any:
         import av
@@ -188,8 +208,8 @@ class VideoOutput:
 
 def check_video_path(path: Path) -> None:
     """Raise InputError for a name whose format is not known."""
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise InputError(f"--output {path}: give a name that ends with {', '.join(VIDEO_SUFFIXES)}")
+    if path.suffix.lower() not in VIDEO_FORMATS:
+        raise InputError(f"--output {path}: give a name that ends with {', '.join(VIDEO_FORMATS)}")
 
 
 @contextlib.contextmanager
@@ -203,17 +223,18 @@ def open_video_output(path: Path, fps: float) -> Iterator[VideoOutput]:
 
     check_video_path(path)
     failure: BaseException | None = None
-    try:
-        with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
-            output = VideoOutput(container, fps)
-            try:
-                yield output
-            except (Exception, KeyboardInterrupt, SystemExit) as error:
-                if output.num_frames == 0:
-                    raise
-                failure = error
-            output.finish()
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: cannot write the video ({error.strerror or error})") from error
+    with atomic_path(path) as temporary:
+        try:
+            container = av.open(str(temporary), "w", format=VIDEO_FORMATS[path.suffix.lower()])
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(f"{path}: cannot write the video ({error.strerror or error})") from error
+        output = VideoOutput(path, container, fps)
+        try:
+            yield output
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            failure = error
+        if failure is not None and (output.broken or output.num_frames == 0):
+            raise failure
+        output.finish()
     if failure is not None:
         raise failure

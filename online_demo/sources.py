@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ops.containers import open_video
 from ops.errors import InputError
 from ops.images import read_rgb_tensor
-from ops.video import VideoFile
+from tools.extraction import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published
 SAMPLE = Path(__file__).resolve().parent / "sample.mp4"
@@ -49,12 +51,11 @@ class FileSource:
 
     def __init__(self, path: Path, *, name: str | None = None) -> None:
         self.name = name or str(path)
-        self._file = VideoFile(path)
+        self._path = path
         self.fps = _file_fps(path)
 
     def frames(self) -> Iterator[np.ndarray]:
-        for frame in self._file.frames():
-            yield np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+        return decoded_frames(self._path, max_frames=sys.maxsize)
 
 
 class FolderSource:
@@ -213,8 +214,6 @@ def _natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 def _file_fps(path: Path) -> float:
     """Frames a second as the file's header has them, 25 where it does not say."""
-    from ops.containers import open_video
-
     with open_video(str(path)) as container:
         rate = container.streams.video[0].average_rate
     return float(rate) if rate and 1 <= rate <= 1000 else 25.0

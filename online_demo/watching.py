@@ -141,7 +141,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
                 raise InputError(f"{image.width}x{image.height} pixels are more than the limit of {MAX_FRAME_PIXELS}")
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except InputError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files

@@ -71,7 +71,12 @@ async function startCamera() {
   }
   const size = { width: { ideal: WIDTH }, height: { ideal: HEIGHT } };
   const wanted = await navigator.mediaDevices.getUserMedia({ video: size, audio: false });
-  session = (await post("session")).session;
+  try {
+    session = (await post("session")).session;
+  } catch (error) {
+    wanted.getTracks().forEach((track) => track.stop());
+    throw error;
+  }
   media = wanted;
   leaveServer();
   video.srcObject = media;
@@ -143,15 +148,17 @@ function nextFrame() {
   });
 }
 
-button.addEventListener("click", async () => {
+async function toggleCamera() {
   button.disabled = true;
   status.textContent = "";
   try {
     if (media) stopCamera(); else await startCamera();
   } catch (error) {
     status.textContent = error.message;
-    if (media) stopCamera();
   }
   button.disabled = false;
-});
+}
+
+button.addEventListener("click", toggleCamera);
 watchServer();
+if (location.hash === "#camera") toggleCamera();  // a link that begins with this browser's camera
