@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ops.basic_ops import CONSENSUS_TYPES
 from ops.errors import InputError
 
 MODALITIES = ("RGB", "Flow", "RGBDiff")
-CONSENSUS_TYPES = ("avg", "identity")
 MAX_NAME_BYTES = 255  # of a file or folder name on every common file system
 
 # A file from a stranger must not make us build a network that fills the memory.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ops.dataset_configs import IO_KINDS, MODALITIES
+from ops.checkpoint_names import MODALITIES
+from ops.dataset_configs import IO_KINDS
 from ops.errors import InputError
 from ops.images import check_backend
 from ops.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices

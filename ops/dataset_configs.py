@@ -12,12 +12,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.checkpoint_names import MODALITIES
 from ops.errors import InputError
 from ops.video import num_template_fields
 
 logger = logging.getLogger(__name__)
 
-MODALITIES = ("RGB", "Flow", "RGBDiff")
 IO_KINDS = ("frames", "video")
 DEFAULT_TMPL = "img_{:05d}.jpg"
 ROOT_VARIABLE = "TSM_DATA_ROOT"

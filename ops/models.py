@@ -5,22 +5,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from ops.backbones import backbone_row, build_backbone, first_conv_name
 from ops.basic_ops import ConsensusModule
+from ops.checkpoint_names import MODALITIES, ModelOptions
 from ops.errors import InputError
 from ops.non_local import NONLocalBlock3D, make_non_local
 from ops.param_groups import parameter_groups
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift, pooled_segments
 from ops.transforms import FLOW_SCALES, RGB_SCALES, Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
-
-if TYPE_CHECKING:
-    from ops.checkpoint_names import ModelOptions
-
-MODALITIES = ("RGB", "Flow", "RGBDiff")
 
 
 class TSN(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-MODALITIES = ("RGB", "Flow", "RGBDiff")
+from ops.checkpoint_names import MODALITIES
 
 
 def _positive(text: str) -> int:

@@ -23,8 +23,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ops.checkpoint_names import MODALITIES
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DATASETS, IO_KINDS, MODALITIES, resolve_dataset
+from ops.dataset_configs import DATASETS, IO_KINDS, resolve_dataset
 from ops.errors import InputError, run_command
 from ops.video import FrameFolder, VideoFile, num_template_fields
 from ops.video_list import MIN_TRAIN_FRAMES, VideoRecord

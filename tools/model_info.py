@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ops.checkpoint_names import MODALITIES
 from ops.errors import run_command
 from ops.models import TSN
-from ops.opts import MODALITIES
 
 
 @dataclass(frozen=True)
