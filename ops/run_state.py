@@ -147,12 +147,13 @@ def read_position(checkpoint: Checkpoint, *, num_steps: int) -> Position:
 
 
 def restore_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
-    """Load momentum; the groups' rates and multiples stay those of the command line.
+    """Load momentum. The groups keep the command line's options; every step sets rate and decay anew, anyway.
 
     Raises:
         InputError: it is of other groups or other parameters.
     """
-    ours = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    from_file = ("params", "lr", "weight_decay")
+    ours = [{key: value for key, value in group.items() if key not in from_file} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(checkpoint.optimizer)
         for group, kept in zip(optimizer.param_groups, ours, strict=True):
