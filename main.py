@@ -64,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     set_up_torch(args.seed, deterministic=args.deterministic)
     process = init_from_env(args.gpus)
     logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s")
+    if len(process.devices) > 1 and args.amp == "bf16":
+        raise InputError(  # nn.DataParallel's threads know of fp16 only, and would compute in that
+            f"--amp bf16 on {len(process.devices)} GPUs needs a process for each: "
+            f"torchrun --nproc_per_node={len(process.devices)} main.py ... (or one of them: --gpus 0)"
+        )
     try:
         with compile_errors(args.compile):
             return train(args, process)

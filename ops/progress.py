@@ -39,11 +39,11 @@ class EpochProgress:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> EpochProgress:
         progress = cls(epoch=state["epoch"])
-        for key, value in state.items():
-            if isinstance(value, dict):
-                getattr(progress, key).load_state_dict(value)
+        for key, value in vars(progress).items():
+            if isinstance(value, AverageMeter):
+                value.load_state_dict(state[key])
             else:
-                setattr(progress, key, value)
+                setattr(progress, key, type(value)(state[key]))
         return progress
 
 
