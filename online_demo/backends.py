@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from online_demo.cache import cached_file, versions
+from online_demo.cache import cached_file, load_kept, versions
 from online_demo.model import DemoModel
 from ops.errors import InputError
 
@@ -64,11 +64,10 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 3
         if threads:
             options.intra_op_num_threads = threads
-        path = path or exported_onnx(model)
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes, none of them public
-            raise InputError(f"{path}: ONNX Runtime cannot load it ({error}); delete it to have it made anew") from None
+        if path is not None:
+            self._session = _open_session(path, options)
+        else:
+            self._session = load_kept(lambda: exported_onnx(model), lambda kept: _open_session(kept, options))
         self._inputs = [item.name for item in self._session.get_inputs()]
         self._shapes = model.buffer_shapes
 
@@ -93,18 +92,11 @@ class TvmBackend:
         except ImportError as error:
             raise InputError(f"TVM is not installed ({error}): pip install -r requirements-tvm.txt") from None
         from online_demo.tvm_build import cached_library
-        from online_demo.tvm_runtime import Library
 
-        if path is not None and not path.is_file():
-            raise InputError(f"--library {path}: no such file; make it with python -m online_demo.compile")
-        path = path or cached_library(model)
-        try:
-            self._library = Library(path)
-        except (OSError, RuntimeError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            raise InputError(
-                f"{path}: TVM cannot load it here ({reason[0]}); was it compiled for this machine?"
-            ) from None
+        if path is not None:
+            self._library = _open_library(path)
+        else:
+            self._library = load_kept(lambda: cached_library(model), _open_library)
         self._shapes = model.buffer_shapes
         self._lock = threading.Lock()  # a virtual machine runs one call at a time
 
@@ -115,6 +107,18 @@ class TvmBackend:
         with self._lock:
             scores, state = self._library.step(frame, state)
         return scores[0], state
+
+
+def _open_library(path: Path) -> Any:
+    from online_demo.tvm_runtime import Library
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such library; make it with python -m online_demo.compile")
+    try:
+        return Library(path)
+    except (OSError, RuntimeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(f"{path}: TVM cannot load it ({reason}); was it compiled for this machine?") from None
 
 
 def make_backend(
@@ -197,6 +201,13 @@ def import_onnxruntime() -> Any:
             f"ONNX Runtime is not installed ({error}): pip install -r requirements-demo.txt, or use --backend torch"
         ) from None
     return onnxruntime
+
+
+def _open_session(path: Path, options: Any) -> Any:
+    try:
+        return import_onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes, none of them public
+        raise InputError(f"{path}: ONNX Runtime cannot load it ({error})") from None
 
 
 def exported_onnx(model: DemoModel) -> Path:

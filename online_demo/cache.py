@@ -9,11 +9,13 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ops.errors import InputError
 from ops.files import atomic_path
 
 CACHE_VARIABLE = "TSM_DEMO_CACHE"
+Loaded = TypeVar("Loaded")
 _FORMAT = 1  # raise it when our own code makes other files from the same input
 
 
@@ -67,3 +69,13 @@ def cached_file(stem: str, suffix: str, depends_on: Mapping[str, object], build:
         with atomic_path(path) as temporary:
             build(temporary)
     return path
+
+
+def load_kept(find: Callable[[], Path], load: Callable[[Path], Loaded]) -> Loaded:
+    """Load a cached file; one that turns out to be damaged is deleted and made once more."""
+    path = find()
+    try:
+        return load(path)
+    except InputError:
+        path.unlink(missing_ok=True)
+    return load(find())

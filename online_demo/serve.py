@@ -68,7 +68,7 @@ class PageServer:
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"--serve {host}:{port}: cannot listen there ({reason})") from None
-        self._thread = threading.Thread(target=self._server.serve_forever, name="page", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="page", daemon=True)
 
     @property
     def url(self) -> str:
