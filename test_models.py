@@ -13,8 +13,8 @@ from ops.checkpoint import load_checkpoint
 from ops.dataset_configs import resolve_dataset
 from ops.distributed import Process, init_from_env, shut_down
 from ops.errors import InputError, run_command
-from ops.evaluation import check_same_videos, choose_views, evaluate
-from ops.inference import Net, Runtime, default_num_class, load_net
+from ops.evaluation import check_same_videos, evaluate
+from ops.inference import Net, Runtime, choose_views, default_num_class, load_net
 from ops.loader import make_loader
 from ops.opts import parse_test_args, test_parser
 from ops.plots import confusion_png, per_class_table

@@ -24,7 +24,7 @@ from ops.checkpoint import ModelOptions
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
 from ops.errors import InputError, run_command
-from ops.evaluation import PROTOCOLS, Net, Runtime
+from ops.inference import PROTOCOLS, Net, Runtime
 from ops.loader import make_loader
 from ops.models import TSN, build_model
 from ops.temporal_shift import TemporalShift

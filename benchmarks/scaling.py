@@ -22,7 +22,7 @@ from ops.checkpoint import ModelOptions
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
 from ops.errors import InputError, run_command
-from ops.evaluation import Net, Runtime, Views
+from ops.inference import Net, Runtime, Views
 from ops.models import build_model
 
 FRAMES, CROPS, VIDEOS = (4, 8, 16, 32), (1, 3, 10), (1, 2, 4)

@@ -16,24 +16,10 @@ import torch
 from ops.dataset import TSNDataSet
 from ops.distributed import Process
 from ops.errors import InputError
-from ops.folding import fold_batchnorm
-from ops.inference import PROTOCOLS, Net, Runtime, Views, choose_views, load_net
+from ops.inference import Net
 from ops.loader import Batch
 from ops.metrics import AverageMeter, accuracy
 from ops.scores import fuse
-
-__all__ = [
-    "PROTOCOLS",
-    "Net",
-    "Outcome",
-    "Runtime",
-    "Views",
-    "check_same_videos",
-    "choose_views",
-    "evaluate",
-    "fold_batchnorm",
-    "load_net",
-]
 
 
 def check_same_videos(datasets: Sequence[TSNDataSet]) -> None:

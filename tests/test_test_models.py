@@ -13,8 +13,7 @@ from PIL import Image
 import test_models
 from ops.checkpoint import ModelOptions, load_checkpoint, load_into, published_state_dict, save_checkpoint
 from ops.errors import InputError
-from ops.evaluation import PROTOCOLS, Views, choose_views
-from ops.inference import Runtime, pass_size
+from ops.inference import PROTOCOLS, Runtime, Views, choose_views, pass_size
 from ops.models import build_model
 from ops.sampling import test_indices as sample_test
 from ops.scores import Scores

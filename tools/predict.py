@@ -25,7 +25,7 @@ from ops.dataset import load_clip
 from ops.dataset_configs import DATASETS, DEFAULT_TMPL, read_class_names, resolve_dataset
 from ops.distributed import init_from_env
 from ops.errors import InputError, run_command
-from ops.evaluation import Net, Runtime, Views, choose_views, load_net
+from ops.inference import Net, Runtime, Views, choose_views, load_net
 from ops.plots import class_names_or_numbers
 from ops.sampling import stack_indices, test_indices
 from ops.video import Frame, FrameFolder, VideoFile
