@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ops import frame_ops
 from ops.errors import InputError
 from ops.frame_ops import Frames
+from ops.normalize import ClipNormalize as ClipNormalize
 
 Transform = Callable[[Frames, np.random.RandomState], Frames]
 
@@ -241,57 +241,3 @@ def test_transform(input_size: int, scale_size: int, num_crops: int = 1) -> Comp
     else:
         raise InputError(f"{num_crops} crops: choose 1, 3, 5 or 10")
     return Compose([*transforms, Stack(num_crops)])
-
-
-class ClipNormalize:
-    """Uint8 clips of any device -> float32 network input, ((x / 255) - mean) / std per channel, in one fused step.
-
-    mean, std: one value a channel, or one for all (Flow). div255: they are for values in [0, 1], else [0, 255].
-    bgr: the network wants the channels of each RGB frame reversed. modality RGBDiff: no mean and std (differences are
-    taken inside the network). channels: of one frame as the network sees it (default 3; Flow 10, which is 5 (x, y)).
-
-    Input: (N, T*C, H, W) or, with crops, clips or frames apart, (N, ..., C, H, W), in any memory format.
-    Output: (N, T*C, H, W) with every dimension between N and H flattened; or, if channels_last, (N, T, C, H, W) of
-    which the (N*T, C, H, W) view is contiguous in torch.channels_last.
-    """
-
-    def __init__(
-        self,
-        mean: Sequence[float],
-        std: Sequence[float],
-        *,
-        div255: bool = True,
-        bgr: bool = False,
-        modality: str = "RGB",
-        channels: int | None = None,
-        channels_last: bool = False,
-    ) -> None:
-        self.channels = channels or (10 if modality == "Flow" else 3)
-        self.bgr = bgr and modality != "Flow"
-        self.channels_last = channels_last
-        if modality == "RGBDiff":
-            mean, std = (0.0,), (1.0,)
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) == 0 or self.channels % len(values):
-                raise InputError(f"{name} has {len(values)} values for {self.channels} channels")
-        level = 255.0 if div255 else 1.0
-        repeat = (self.channels // len(mean), self.channels // len(std))
-        means, stds = np.tile(np.asarray(mean, np.float64), repeat[0]), np.tile(np.asarray(std, np.float64), repeat[1])
-        self._scale = torch.from_numpy(1.0 / (level * stds)).float().view(-1, 1, 1)
-        self._bias = torch.from_numpy(-means / stds).float().view(-1, 1, 1)
-
-    def __call__(self, clip: Tensor) -> Tensor:
-        num_clips, height, width = clip.shape[0], clip.shape[-2], clip.shape[-1]
-        if clip[0].numel() % (self.channels * height * width):
-            raise InputError(f"a clip of shape {tuple(clip.shape[1:])} does not divide into {self.channels} channels")
-        if self._scale.device != clip.device:
-            self._scale, self._bias = self._scale.to(clip.device), self._bias.to(clip.device)
-        frames = clip.reshape(num_clips, -1, self.channels, height, width)  # (N, T, C, H, W)
-        if self.bgr:
-            frames = frames.unflatten(2, (-1, 3)).flip(3).flatten(2, 3)
-        if self.channels_last:
-            out = frames.new_empty((*frames.shape[:2], height, width, self.channels), dtype=torch.float32)
-            out = out.permute(0, 1, 4, 2, 3)
-            return torch.addcmul(self._bias, frames, self._scale, out=out)
-        out = torch.empty(frames.shape, dtype=torch.float32, device=clip.device)
-        return torch.addcmul(self._bias, frames, self._scale, out=out).flatten(1, 2)

@@ -403,6 +403,17 @@ def test_the_number_of_crops_is_checked() -> None:
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
+def test_normalisation_of_narrow_clips(channels_last: bool) -> None:
+    normalize = ClipNormalize(**IMAGENET, channels_last=channels_last)
+    for height, width in ((4, 1), (1, 4), (1, 1), (4, 3)):
+        levels = torch.randint(0, 256, (2, 2, 3, height, width), dtype=torch.uint8)
+        expected = (levels.float() / 255 - torch.tensor(IMAGENET["mean"]).view(3, 1, 1)) / torch.tensor(
+            IMAGENET["std"]
+        ).view(3, 1, 1)
+        assert torch.allclose(normalize(levels).reshape(expected.shape), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("shape", [(2, 12, 5, 7), (2, 4, 3, 5, 7), (2, 2, 2, 3, 5, 7)])
 def test_normalisation_is_the_published_arithmetic(channels_last: bool, shape: tuple[int, ...]) -> None:
     levels = torch.arange(256, dtype=torch.uint8).repeat(4)[: 2 * 12 * 5 * 7].reshape(shape)
