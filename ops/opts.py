@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ops.checkpoint_names import MODALITIES
 
@@ -28,6 +29,13 @@ def _int_list(text: str) -> list[int]:
 
 def _float_list(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line: a usage of dozens of options above it would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +72,7 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
 
 def train_parser() -> argparse.ArgumentParser:
     """Options of main.py."""
-    parser = argparse.ArgumentParser(description="Train TSM or TSN on a video data set.")
+    parser = _Parser(description="Train TSM or TSN on a video data set.")
     parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --train_list and the like")
     parser.add_argument("modality", choices=MODALITIES)
     parser.add_argument("--train_list", default="")
@@ -129,7 +137,7 @@ def train_parser() -> argparse.ArgumentParser:
 
 def test_parser() -> argparse.ArgumentParser:
     """Options of test_models.py."""
-    parser = argparse.ArgumentParser(description="Evaluate a checkpoint, or an ensemble of several.")
+    parser = _Parser(description="Evaluate a checkpoint, or an ensemble of several.")
     parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
     parser.add_argument("--weights", required=True, help="files or published names; a comma list is an ensemble")
     parser.add_argument("--test_segments", type=_int_list, default=[25], help="frames a clip; a list has one a weight")

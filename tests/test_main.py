@@ -13,6 +13,7 @@ from PIL import Image
 import main
 from ops.checkpoint import load_checkpoint
 from ops.errors import InputError
+from ops.opts import train_parser
 from ops.run_log import read_epochs
 from tests.helpers import make_frame_folder, make_frames, make_kinetics_tree, make_list, make_video, run_cli
 from tests.test_run_log import read_events
@@ -250,6 +251,13 @@ def test_a_mistake_ends_the_command_with_one_line_and_status_2(root, tmp_path):
     assert result.returncode == 2
     assert result.stdout == "" and len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("main.py: error: ") and "nowhere" in result.stderr
+
+
+def test_a_wrong_option_is_one_line_too(capsys):
+    for arguments in ("kinetics RGB --shift_div 0", "kinetics Depth", "kinetics RGB --lr much"):
+        with pytest.raises(SystemExit, match="2"):
+            train_parser().parse_args(arguments.split())
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_non_finite_loss_names_its_samples_and_leaves_them_in_a_file(run, tmp_path):
