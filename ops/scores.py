@@ -69,7 +69,11 @@ class Scores:
         except OSError as error:
             raise InputError(f"cannot read the scores {path}: {error.strerror or error}") from error
         except (ValueError, EOFError, MemoryError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is not a scores file (npz of names, labels, scores): {error}") from error
+            # numpy's own words advise unpickling whatever it does not know, text files included: not repeated.
+            raise InputError(
+                f"{path} is not a scores file (npz of names, labels, scores), or it is damaged;"
+                " test_models.py --scores writes such files"
+            ) from error
         problem = _problem(names, labels, scores)
         if problem:
             raise InputError(f"{path}: {problem}; test_models.py --scores writes such files")

@@ -120,6 +120,9 @@ def test_hostile_and_broken_files_are_refused_and_run_nothing(tmp_path):
     for name in ("object.npz", "pickle.npz", "text.npz", "empty.npz", "cut.npz", "single.npy", "other.npz", "none.npz"):
         with pytest.raises(InputError, match=name):
             Scores.load(tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        Scores.load(tmp_path / "text.npz")
+    assert "pickle" not in str(caught.value)  # numpy's advice for a file that it does not know
     assert not trap.exists()
     result = run_cli(["tools/fuse_scores.py", tmp_path / "pickle.npz"])
     assert result.returncode == 2
