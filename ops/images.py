@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 
 import numpy as np
@@ -120,7 +121,8 @@ def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
         # torchvision.io.decode_jpeg is this call and a deprecation warning a frame.
         return torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), _READ_MODES[mode], False)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rsplit(": ", 1)[-1]
+        # "[...] decode_jpeg, <path on the builder's machine>.cpp:171, Image is incomplete or truncated"
+        reason = re.split(r": |\.cpp:\d+, ", str(error).splitlines()[0])[-1]
         raise InputError(f"{path}: damaged JPEG ({reason})") from None
 
 
