@@ -179,6 +179,7 @@ def _draw_curves(axes: Sequence[Axes], runs: Mapping[str, Rows]) -> None:
                     marker = "o" if len(points) == 1 else None
                     ax.plot(*zip(*points, strict=True), style, color=f"C{number}", marker=marker, label=label_text)
         ax.set(xlabel="epoch", ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         if ax.lines:
             ax.legend()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ops.errors import InputError
-from ops.plots import comparison_png, confusion_png, curves_png, per_class_table
+from ops.plots import _draw_curves, _figure, comparison_png, confusion_png, curves_png, per_class_table
 
 ROWS = [
     {"epoch": 0.0, "train_loss": 2.0, "train_top1": 10.0, "test_loss": None, "test_top1": None},
@@ -48,6 +48,14 @@ def test_a_run_without_validation_has_curves(tmp_path):
     curves_png(ROWS[:1], tmp_path / "curves.png")
     curves_png([], tmp_path / "nothing.png")
     assert (tmp_path / "nothing.png").stat().st_size > 0
+
+
+def test_epochs_are_whole_numbers_on_the_axis():
+    figure = _figure(11.0, 4.5)
+    axes = figure.subplots(1, 2)
+    _draw_curves(axes, {"": [{**ROWS[1], "epoch": float(epoch)} for epoch in range(5)]})
+    for ax in axes:
+        assert all(tick == round(tick) for tick in ax.get_xticks())
 
 
 def test_a_path_that_cannot_be_written(tmp_path):
