@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -21,6 +21,7 @@ _CONTAINERS = (
 )
 # Where each packet is one shown frame and carries its time, the packets tell every frame's index.
 _ONE_FRAME_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mjpeg"}
+_MIN_PACKET_BYTES = 9  # MPEG-4 writes "nothing to decode here" in up to 8 bytes: no frame comes out
 _TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 
 
@@ -78,7 +79,8 @@ class PacketTable:
         times = sorted(packet.pts for _, packet in shown)
         self.ranks = {pts: rank for rank, pts in enumerate(times)}
         starts_with_key = bool(shown) and packets[0].is_keyframe and packets[0].pts == times[0]
-        if not starts_with_key or len(self.ranks) < len(times):
+        has_empty = any(packet.size < _MIN_PACKET_BYTES for packet in packets)
+        if not starts_with_key or has_empty or len(self.ranks) < len(times):
             raise UntrustedPacketsError
         self._keys = [(self.ranks[packet.pts], position) for position, packet in shown if packet.is_keyframe]
 
@@ -103,16 +105,23 @@ class PacketTable:
         key_rank, position = max(key for key in self._keys if key[0] <= rank)
         return position, key_rank
 
-    def decode(self, decoder: av.VideoCodecContext, position: int, first_rank: int) -> list[av.VideoFrame]:
+    def decode(
+        self, decoder: av.VideoCodecContext, position: int, first_rank: int, wanted: Set[int]
+    ) -> list[av.VideoFrame]:
         """Decode the packet at this position; past the last one, drain the decoder.
 
-        Frames shown before first_rank, where decoding started, are left out: their references may be missing.
+        Left out are frames shown before first_rank, where decoding started (their references may be missing), and
+        frames that are neither wanted nor referred to by others (in a typical H.264 file that is every second one).
         """
         if position > len(self._packets):
             raise UntrustedPacketsError
-        packet = self._packets[position] if position < len(self._packets) else None
-        if packet is not None and self.ranks.get(packet.pts, first_rank) < first_rank:
+        if position == len(self._packets):
+            return decoder.decode(None)
+        packet = self._packets[position]
+        rank = self.ranks.get(packet.pts, first_rank)
+        if rank < first_rank:
             return []
+        decoder.skip_frame = "DEFAULT" if rank in wanted else "NONREF"
         return decoder.decode(packet)
 
 

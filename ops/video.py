@@ -206,22 +206,24 @@ class VideoFile:
             decoder = container.streams.video[0].codec_context
             table = PacketTable.read(container, self.max_packet_bytes)
             convert = RgbConverter(self.height)
+            targets = set(wanted)
             pending: deque[av.VideoFrame] = deque()
-            position = first_rank = expected = 0
+            position = first_rank = 0
+            rank = -1  # of the last frame that came
             for target in wanted:
                 key_position, key_rank = table.last_key_before(target)
                 if key_position > position:  # so the target's frame has not come yet
                     decoder.flush_buffers()
                     pending.clear()
-                    position, first_rank, expected = key_position, key_rank, key_rank
-                while expected <= target:
+                    position, first_rank = key_position, key_rank
+                while rank != target:
                     while not pending:
-                        pending.extend(table.decode(decoder, position, first_rank))
+                        pending.extend(table.decode(decoder, position, first_rank, targets))
                         position += 1
                     frame = pending.popleft()
-                    if table.ranks.get(frame.pts) != expected:
+                    last_rank, rank = rank, table.ranks.get(frame.pts, -1)
+                    if not last_rank < rank <= target:
                         raise UntrustedPacketsError
-                    expected += 1
                 yield target, self._wrap(frame, convert)
 
     def _wrap(self, frame: av.VideoFrame, convert: RgbConverter) -> Frame:

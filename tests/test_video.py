@@ -339,9 +339,9 @@ def fed_packets(monkeypatch: pytest.MonkeyPatch, path: Path, indices: list[int])
     fed = []
     decode = containers.PacketTable.decode
 
-    def spy(table, decoder, position, first_rank):
+    def spy(table, decoder, position, *rest):
         fed.append(position)
-        return decode(table, decoder, position, first_rank)
+        return decode(table, decoder, position, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(containers.PacketTable, "decode", spy)
@@ -354,6 +354,21 @@ def test_packets_that_no_wanted_frame_needs_are_skipped(tmp_path: Path, monkeypa
     assert fed_packets(monkeypatch, path, [3]) == [0, 1, 2, 3]
     assert fed_packets(monkeypatch, path, [3, 32]) == [0, 1, 2, 3, 30, 31, 32]
     assert fed_packets(monkeypatch, path, [9, 10]) == list(range(11))
+
+
+def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "v.mp4", bf="3", **{"b-pyramid": "0"})
+    decoded = []
+    decode = containers.PacketTable.decode
+
+    def spy(*args):
+        frames = decode(*args)
+        decoded.extend(frames)
+        return frames
+
+    monkeypatch.setattr(containers.PacketTable, "decode", spy)
+    VideoFile(path).read([0, 49])
+    assert len(decoded) < 35
 
 
 def test_files_too_large_to_hold_are_decoded_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
