@@ -243,7 +243,7 @@ def print_loaders(times: Times, root: Path, *, num_frames: int, num_videos: int,
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="timed clips of each pipeline (default 60)")
-    parser.add_argument("--videos", type=int, default=48, help="videos of an epoch through the loader (default 48)")
+    parser.add_argument("--videos", type=int, default=24, help="videos of an epoch through the loader (default 24)")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG files (default 95)")
     parser.add_argument("--quick", action="store_true", help="a few short rounds: to see that it runs")
     args = parser.parse_args(argv)
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = {
             "num_frames": num_frames,
             "num_videos": num_videos,
-            "rounds": min(rounds, 7),
+            "rounds": min(rounds, 5),
             "quality": args.quality,
         }
         print_loaders(time_loaders(root, **options), root, **options)
