@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.checkpoint import Checkpoint, ModelOptions, load_into
-from ops.compiling import compile_errors
+from ops.compiling import compile_errors, hide_shifts
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths
 from ops.errors import InputError
@@ -196,6 +196,8 @@ def _prepare(model: nn.Module, runtime: Runtime) -> nn.Module:
     if runtime.channels_last:
         to_channels_last(model)
     if runtime.compile:
+        if runtime.device.type == "cpu" and runtime.amp == "none":
+            hide_shifts(model)
         # Freezing lays the weights out for the kernels; shapes are those of the passes.
         return torch.compile(model, dynamic=False, options={"freezing": True})
     if len(runtime.devices) > 1:
