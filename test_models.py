@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -107,6 +108,26 @@ def progress_line(total: int) -> Callable[[int, float, float, float], None]:
     return report
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    """Find out now, and not behind the evaluation, whether the files of `write_results` can be written.
+
+    Raises:
+        InputError: they cannot.
+    """
+    for option, value in (("--csv_file", args.csv_file), ("--scores", args.scores)):
+        if not value:
+            continue
+        path = Path(os.path.realpath(value))  # a link is followed when the file is written
+        if path.is_dir():
+            raise InputError(f"{option} {value} is a folder; give the path of a file")
+        if not path.parent.is_dir():
+            raise InputError(f"{option} {value}: the folder {path.parent} is not there")
+        if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
+            raise InputError(f"{option} {value}: may not be written")
+    if args.plots and Path(args.plots).exists() and not Path(args.plots).is_dir():
+        raise InputError(f"--plots {args.plots} is not a folder")
+
+
 def write_results(result: Scores, class_names: list[str] | None, args: argparse.Namespace) -> None:
     """The files that --csv_file, --scores and --plots ask for."""
     if args.csv_file:
@@ -125,6 +146,8 @@ def write_results(result: Scores, class_names: list[str] | None, args: argparse.
 
 def run(args: argparse.Namespace, num_crops: int | None, process: Process) -> None:
     """Evaluate on this process's share; rank 0 reports."""
+    if process.is_main:
+        check_outputs(args)
     nets, datasets, class_names = load_nets(args, num_crops, process)
     coeffs = per_net(args.coeff or [1.0], len(nets), "--coeff")
     if not np.isfinite(coeffs).all():

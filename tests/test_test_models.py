@@ -4,6 +4,7 @@ import csv
 import pickle
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,6 +261,21 @@ def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
     with Image.open(files["plots"] / "confusion.png") as image:
         assert image.format == "PNG"
     assert (files["plots"] / "per_class.txt").read_text().startswith("class ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--csv_file", "nowhere/x.csv", "folder .*nowhere is not there"),
+        ("--scores", ".", "is a folder"),
+        ("--plots", "file", "is not a folder"),
+    ],
+)
+def test_files_that_cannot_be_written_are_found_before_the_evaluation(option, value, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    with pytest.raises(InputError, match=message):  # before the weights, which are not there
+        test_models.main(["kinetics", "--weights", "none.pth", option, value])
 
 
 def test_somethingv2_writes_the_five_best_indices(tsm, tmp_path):
