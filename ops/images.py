@@ -26,6 +26,8 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}
 _READ_MODES = {"L": 1, "RGB": 3}  # torchvision.io.ImageReadMode
+# Deprecated since torchvision 0.29; without it Pillow decodes for both backends, to the same values.
+_HAS_JPEG_DECODER = hasattr(torch.ops.image, "decode_jpeg")
 
 
 def check_backend(backend: str) -> str:
@@ -113,7 +115,7 @@ def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
     shape = jpeg_shape(data)
     # libjpeg's gray of a colour JPEG is its Y, not Pillow's weighting of RGB; CMYK differs as well; PNG and the like
     # come with palettes and alpha. Pillow is the reference for all of these.
-    if shape is None or shape[2] not in ((1,) if gray else (1, 3)):
+    if shape is None or shape[2] not in ((1,) if gray else (1, 3)) or not _HAS_JPEG_DECODER:
         array = np.array(_decode_pillow(path, data, mode))
         return torch.from_numpy(array[:, :, None] if gray else array).permute(2, 0, 1)
     check_size(path, shape[0], shape[1])

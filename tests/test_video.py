@@ -160,6 +160,14 @@ def test_odd_images_are_read_as_pillow_does(tmp_path: Path, backend: str, kind: 
     assert np.array_equal(as_array(flow)[:, :, 1], np.asarray(Image.open(path).convert("L")))
 
 
+def test_a_torchvision_that_decodes_no_jpegs_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_frame_folder(tmp_path, 2)
+    frames = FrameFolder(tmp_path).read([0, 1])
+    monkeypatch.setattr(images, "_HAS_JPEG_DECODER", False)
+    for one, other in zip(FrameFolder(tmp_path).read([0, 1]), frames, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
