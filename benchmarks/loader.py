@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.timing import Times, interleave, median_ms, print_table, ratio
 from ops.dataset import TSNDataSet
 from ops.errors import InputError, run_command
-from ops.loader import make_loader
+from ops.loader import keep_freed_memory, make_loader
 from ops.sampling import seeded_rng
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, fixed_offsets, train_transform
 from ops.video import FrameFolder
@@ -113,6 +113,7 @@ class TextbookDataSet(Dataset):
 def time_clips(folder: Path, *, rounds: int, quality: int) -> Times:
     """Times of one clip in this thread; in each round every pipeline makes the same random choices."""
     paths = write_folder(folder, SEGMENTS, quality)
+    keep_freed_memory()  # as in a worker, here for all alike
     compressed = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths]
     transform = train_transform(INPUT_SIZE)
     normalize = ClipNormalize(MEAN, STD, channels_last=True)

@@ -166,7 +166,7 @@ def _collate(samples: list[tuple[int, Tensor | None, Any]]) -> Batch:
     )
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tell glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
     m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     with contextlib.suppress(OSError, AttributeError):  # another C library
@@ -177,7 +177,7 @@ def _keep_freed_memory() -> None:
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a worker each core is the parallelism: more threads only fight
-    _keep_freed_memory()
+    keep_freed_memory()
     # Ctrl-C reaches the whole process group; the main process finishes its step and needs its batches until then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # So may SIGTERM (torchrun, Slurm). The main process's own, at the end, is the one to obey.
@@ -213,6 +213,8 @@ def make_loader(
         drop_last: drop the last batch if it is short, unless it is the only one.
         pin_memory: page-locked batches for quick copies to a GPU; without CUDA nothing is pinned.
     """
+    if workers == 0:
+        keep_freed_memory()  # the main process is the worker
     sampler = EpochSampler(
         len(dataset),
         shuffle=shuffle,
