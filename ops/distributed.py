@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
+import secrets
+import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from ops.errors import InputError
 
 _TIMEOUT = datetime.timedelta(minutes=60)  # a rank may wait for another's long validation
+_DOOR_TIMEOUT = datetime.timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,9 @@ def init_from_env(gpus: Sequence[int] | None = None) -> Process:
     if not dist.is_initialized():
         # Gradients travel by NCCL; counts and decisions by gloo, so that the CPU never waits for the GPU to agree.
         backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
-        dist.init_process_group(backend, timeout=_TIMEOUT)
+        store, _door = _store_of_this_start(rank) if _has_agent_store() else (None, None)
+        place = {"store": store, "rank": rank, "world_size": world_size} if store is not None else {}
+        dist.init_process_group(backend, timeout=_TIMEOUT, **place)
     return Process(rank, world_size, local_rank, local_world_size, device)
 
 
@@ -172,3 +178,40 @@ def _choose_devices(gpus: Sequence[int] | None, visible: int) -> tuple[int, ...]
             known = ", ".join(map(str, range(visible))) or "none: leave --gpus out to use the CPU"
             raise InputError(f"--gpus {gpu}: no such CUDA device; this machine has {known}")
     return tuple(gpus)
+
+
+def _has_agent_store() -> bool:
+    """Whether torchrun's agent, which outlives restarts of the processes, holds the store in which they meet."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _store_of_this_start(rank: int) -> tuple[dist.Store, dist.Store]:
+    """A part of the agent's store that no process of an earlier start has written to.
+
+    After a restart the store still has the addresses of dead processes, and whoever reads one before its successor
+    overwrites it fails to connect. (Restarts have numbers, but those differ between machines.) So rank 0 opens a door,
+    a store of its own, and tells its port and a token; a port that nobody answers at is an old one: look again.
+
+    Returns:
+        the store, and the door, to be kept until everyone is in.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    board = dist.TCPStore(host, port, is_master=False, timeout=_TIMEOUT)
+    if rank == 0:
+        token = secrets.token_hex(8)
+        door = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        door.set("token", token)
+        board.set("door", f"{door.port} {token}")
+        return dist.PrefixStore(token, board), door
+    deadline = time.monotonic() + _TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        door_port, token = board.get("door").decode().split()
+        try:
+            socket.create_connection((host, int(door_port)), timeout=_DOOR_TIMEOUT.total_seconds()).close()
+            door = dist.TCPStore(host, int(door_port), is_master=False, timeout=_DOOR_TIMEOUT)
+            if door.get("token").decode() == token:
+                return dist.PrefixStore(token, board), door
+        except (OSError, RuntimeError):  # torch's DistError is a RuntimeError
+            pass
+        time.sleep(0.1)
+    raise InputError(f"process {rank} did not find process 0 at {host} within {_TIMEOUT}")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ops.distributed import Process, init_from_env, parallel, shut_down, sync_batch_norm
@@ -171,18 +172,21 @@ def run_job(folder: Path) -> None:
 def two(tmp_path_factory):
     """Results of both processes of a job of two."""
     folder = tmp_path_factory.mktemp("job")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    # torchrun's store after a restart: it still knows the door of a process that is dead.
+    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        agent.set("door", f"{dead.getsockname()[1]} old")
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    jobs = [
+    jobs = [  # rank 1 first: it finds the old door
         subprocess.Popen(
             [sys.executable, "-m", "tests.test_distributed", str(folder)],
             cwd=PROJECT,
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
-        for rank in range(2)
+        for rank in (1, 0)
     ]
     assert [job.wait(timeout=600) for job in jobs] == [0, 0]
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
