@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,6 +163,8 @@ def parallel(model: nn.Module, process: Process) -> nn.Module:
     """
     if process.world_size > 1:
         ids = [process.device.index] if process.device.type == "cuda" else None
+        # Channels-last kernels of one channel or one pixel: other strides, the same bytes.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
     if len(process.devices) > 1:
         return nn.DataParallel(model, device_ids=list(process.devices))
