@@ -24,11 +24,12 @@ from online_demo.capture import Capture, Captured
 from online_demo.draw import Canvas
 from online_demo.gestures import PLAIN, rules_for
 from online_demo.model import DemoModel, load_model
-from online_demo.outputs import JsonLines, Output, Shown, Window, check_display, check_video_path, open_video_output
+from online_demo.outputs import JsonLines, Output, Shown, check_video_path, open_video_output
 from online_demo.recognizer import Recognizer, Result
 from online_demo.serve import BROWSER, PageServer, parse_address
 from online_demo.smoothing import SCORE_WINDOW, SmoothingOptions
 from online_demo.sources import CHOICES, TIMEOUT_S, Source, open_source
+from online_demo.window import Window, check_display
 from ops.errors import InputError, run_command
 
 _FPS_WINDOW = 30  # frames

@@ -1,12 +1,9 @@
-"""Where results go: a window, a video file, lines of JSON."""
+"""Where results go: a video file, lines of JSON. The window: window.py; the web page: serve.py."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,16 +13,11 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from online_demo.recognizer import Result
-from online_demo.sources import import_cv2
 from ops.errors import InputError
 from ops.files import atomic_path
 
-WINDOW_NAME = "TSM"
 VIDEO_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TIME_BASE = 90_000
-_PROBE_TIMEOUT_S = 30
-_KEYS_QUIT = (ord("q"), ord("Q"), 27)
-_KEYS_FULL_SCREEN = (ord("f"), ord("F"))
 
 
 @dataclass(frozen=True)
@@ -77,73 +69,6 @@ class JsonLines:
         if shown.is_new:
             print(json.dumps(shown.to_dict(), ensure_ascii=False), file=self._file, flush=True)
         return True
-
-
-class Window:
-    """An OpenCV window: q or Esc ends the demo, f toggles full screen, and so does closing it."""
-
-    needs_picture = True
-
-    def __init__(self, *, full_screen: bool = False) -> None:
-        self._cv2 = import_cv2()
-        check_display()
-        self._full_screen = full_screen
-        self._cv2.namedWindow(WINDOW_NAME, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO)
-        self._sized = False
-
-    def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
-        cv2 = self._cv2
-        if not self._sized:
-            cv2.resizeWindow(WINDOW_NAME, picture.shape[1], picture.shape[0])
-            if self._full_screen:
-                self._apply_full_screen()
-            self._sized = True
-        cv2.imshow(WINDOW_NAME, np.ascontiguousarray(picture[:, :, ::-1]))
-        key = cv2.waitKey(1)
-        key = key & 0xFF if key >= 0 else -1
-        if key in _KEYS_FULL_SCREEN:
-            self._full_screen = not self._full_screen
-            self._apply_full_screen()
-        closed = cv2.getWindowProperty(WINDOW_NAME, cv2.WND_PROP_VISIBLE) < 1
-        return key not in _KEYS_QUIT and not closed
-
-    def close(self) -> None:
-        """Take the window away."""
-        with contextlib.suppress(self._cv2.error):
-            self._cv2.destroyAllWindows()
-
-    def _apply_full_screen(self) -> None:
-        cv2 = self._cv2
-        state = cv2.WINDOW_FULLSCREEN if self._full_screen else cv2.WINDOW_NORMAL
-        cv2.setWindowProperty(WINDOW_NAME, cv2.WND_PROP_FULLSCREEN, state)
-
-
-def check_display() -> None:
-    """Raise InputError where no window can open.
-
-    Asked first because opencv-python without a display takes the whole process down.
-    """
-    others = "use --no-window (with --output for a video) or --serve"
-    on_x = sys.platform.startswith(("linux", "freebsd"))
-    if on_x and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise InputError(f"no display here (DISPLAY and WAYLAND_DISPLAY are not set): {others}")
-    cv2 = import_cv2()
-    toolkit = next((line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
-    if toolkit.rstrip().endswith("NONE"):
-        raise InputError(
-            "this OpenCV was built without windows (opencv-python-headless): "
-            f"pip uninstall opencv-python-headless, pip install opencv-python; or {others}"
-        )
-    if on_x:
-        # DISPLAY may name a server that is gone or refuses us; only trying tells, and in a process of its own.
-        script = f"import cv2; cv2.namedWindow('{WINDOW_NAME}'); cv2.waitKey(1); cv2.destroyAllWindows()"
-        try:
-            done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=_PROBE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise InputError(f"the display does not answer: {others}") from None
-        if done.returncode != 0:
-            reason = done.stderr.decode(errors="replace").strip().splitlines()
-            raise InputError(f"no window can be opened ({reason[0] if reason else 'OpenCV crashed'}): {others}")
 
 
 class VideoOutput:

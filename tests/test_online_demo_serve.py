@@ -298,7 +298,7 @@ def test_page_shows_the_servers_source(server, model, browser_folder):
         )
         assert len(names) == 5
         assert names[0] == "picture 3"
-        assert browser.evaluate("document.querySelector('#top meter').value") > 0.8
+        assert float(browser.evaluate("document.querySelector('#top .bar').style.width").rstrip("%")) > 80
         figures = browser.evaluate("document.getElementById('times').innerText")
         for name in ("Capture", "Network", "Drawing", "Frames a second"):
             assert name in figures

@@ -20,14 +20,15 @@ function show(result) {
   label.textContent = result.label || "";
   topList.replaceChildren(...(result.top || []).map(([name, probability]) => {
     const item = document.createElement("li");
-    const meter = document.createElement("meter");
+    const bar = document.createElement("div");
     const text = document.createElement("span");
     const first = document.createElement("span"), second = document.createElement("span");
-    meter.value = probability;
+    bar.className = "bar";
+    bar.style.width = `${100 * probability}%`;
     first.textContent = name;
     second.textContent = `${(100 * probability).toFixed(0)} %`;
     text.append(first, second);
-    item.append(meter, text);
+    item.append(bar, text);
     return item;
   }));
   const rows = [
@@ -47,12 +48,14 @@ function show(result) {
 }
 
 function watchServer() {
+  document.body.classList.add("watching");  // the label is in the picture
   stream.src = "stream.mjpg";
   events = new EventSource("results");
   events.onmessage = (event) => show(JSON.parse(event.data));
 }
 
 function leaveServer() {
+  document.body.classList.remove("watching");
   events?.close();
   events = null;
   stream.removeAttribute("src");  // ends the transfer

@@ -1,0 +1,164 @@
+"""The demo's window, under a display of its own (Xvfb)."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageGrab
+
+from online_demo.draw import BAR_HEIGHT, WIDTH
+from tests.demo_helpers import picture, save_knowing_pictures
+from tests.helpers import PROJECT
+
+SCREEN = (1024, 768)
+
+
+@pytest.fixture(scope="module")
+def display():
+    """The name of a display that nobody else uses."""
+    for program, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed (apt-get install {package})")
+    cv2 = pytest.importorskip("cv2")
+    if any("GUI:" in line and "NONE" in line for line in cv2.getBuildInformation().splitlines()):
+        pytest.skip("this OpenCV has no windows (opencv-python-headless)")
+    read_fd, write_fd = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write_fd), "-screen", "0", f"{SCREEN[0]}x{SCREEN[1]}x24", "-nolisten", "tcp"],
+        pass_fds=(write_fd,),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write_fd)
+    with os.fdopen(read_fd) as file:
+        number = file.readline().strip()
+    assert number, "Xvfb did not start"
+    yield f":{number}"
+    server.terminate()
+    server.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def demo_in_window(display, *options):
+    """The demo as a process with that display."""
+    env = {**os.environ, "DISPLAY": display, "OMP_NUM_THREADS": "1", "QT_LOGGING_RULES": "*=false"}
+    env.pop("WAYLAND_DISPLAY", None)
+    command = [sys.executable, PROJECT / "online_demo/main.py", "--backend", "torch", "--threads", "1", *options]
+    process = subprocess.Popen(
+        [str(part) for part in command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(look, process, timeout_s=180):
+    """What `look` gives as soon as it gives something."""
+    deadline = time.monotonic() + timeout_s
+    while (found := look()) is None:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "not seen in time"
+        time.sleep(0.2)
+    return found
+
+
+def screen(display):
+    return np.array(ImageGrab.grab(xdisplay=display).convert("RGB"))
+
+
+def press(display, key):
+    subprocess.run(
+        ["xdotool", "search", "--name", "^TSM$", "windowfocus", "key", key],
+        env={**os.environ, "DISPLAY": display}, check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+
+
+def test_window_shows_label_and_obeys_keys(display, tmp_path):
+    weights = save_knowing_pictures(tmp_path / "pictures.pth.tar")
+    (tmp_path / "frames").mkdir()
+    for number in range(4):
+        Image.fromarray(picture(3)).save(tmp_path / "frames" / f"{number}.png")
+    height = 480 + BAR_HEIGHT
+    expected = np.asarray(Image.fromarray(picture(3)).resize((WIDTH, 480), Image.Resampling.BILINEAR), float)
+
+    with demo_in_window(display, "--weights", weights, "--source", tmp_path / "frames", "--loop") as process:
+
+        def window():
+            image = screen(display)[:height, :WIDTH]
+            good = np.abs(image[:480] - expected).mean() < 3 and image[480:, : WIDTH // 2].max() > 200
+            return image if good else None
+
+        image = wait_until(window, process)
+        _keep(image, "window.png")
+        # The label's letters: bright on the bar's dark ground, in the left half; frames/s on the right.
+        letters = image[480:, :300].max(axis=2) > 150
+        assert 0.01 < letters.mean() < 0.2
+        assert (image[480:, 400:].max(axis=2) > 100).any()
+
+        press(display, "q")
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+
+
+def test_full_screen(display, tmp_path):
+    """f makes the window fill the screen, and f again gives it its size back."""
+    if shutil.which("openbox") is None:
+        pytest.skip("openbox is not installed: without a window manager no window fills the screen")
+    weights = save_knowing_pictures(tmp_path / "pictures.pth.tar")
+    env = {**os.environ, "DISPLAY": display}
+    manager = subprocess.Popen(["openbox"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with demo_in_window(display, "--weights", weights, "--source", "sample") as process:
+            wait_until(lambda: _if(screen(display), lambda image: image[200:400, 300:600].any()), process)
+            assert not fills_screen(screen(display))
+            press(display, "f")
+            full = wait_until(lambda: _if(screen(display), fills_screen), process)
+            _keep(full, "window_full_screen.png")
+            press(display, "f")
+            wait_until(lambda: _if(screen(display), lambda image: not fills_screen(image)), process)
+            press(display, "q")
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+    finally:
+        manager.terminate()
+        manager.wait(timeout=20)
+
+
+def test_escape_quits_and_the_video_is_whole(display, tmp_path):
+    weights = save_knowing_pictures(tmp_path / "pictures.pth.tar")
+    out = tmp_path / "out.mp4"
+    with demo_in_window(display, "--weights", weights, "--source", "sample", "--loop", "--output", out) as process:
+        wait_until(lambda: _if(screen(display), lambda image: image[100:400, 100:500].any()), process)
+        press(display, "Escape")
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    import av
+
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) >= 1
+
+
+def fills_screen(image):
+    """From its upper to its lower edge: the picture keeps its shape, so that left and right may stay empty."""
+    middle = image[:, 300:700].reshape(len(image), -1)
+    return middle[:20].any() and middle[-20:].any()
+
+
+def _if(value, condition):
+    return value if condition(value) else None
+
+
+def _keep(image, name):
+    """Screenshots to look at, where TSM_TEST_SCREENSHOTS names a folder for them."""
+    folder = os.environ.get("TSM_TEST_SCREENSHOTS")
+    if folder:
+        Image.fromarray(image).save(Path(folder) / name)
