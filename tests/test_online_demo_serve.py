@@ -291,7 +291,7 @@ def test_page_shows_the_servers_source(server, model, browser_folder):
         headless(browser_folder) as browser,
     ):
         browser.open(server.url)
-        browser.wait_for("document.getElementById('label').textContent == 'picture 3'", 60)
+        browser.wait_for("document.getElementById('label')?.textContent == 'picture 3'", 60)
         browser.wait_for("document.getElementById('stream').naturalWidth == 640", 30)
         names = browser.evaluate(
             "[...document.querySelectorAll('#top li span span:first-child')].map(e => e.textContent)"
@@ -322,15 +322,15 @@ def test_page_recognises_the_browsers_camera(server, model, browser_folder):
         headless(browser_folder, *options) as browser,
     ):
         browser.open(server.url)
-        browser.wait_for("document.getElementById('label').textContent == 'picture 3'", 60)
+        browser.wait_for("document.getElementById('label')?.textContent == 'picture 3'", 60)
         browser.evaluate("document.getElementById('camera').click()")
-        browser.wait_for(f"document.getElementById('label').textContent == '{expected}'", 60)
+        browser.wait_for(f"document.getElementById('label')?.textContent == '{expected}'", 60)
         browser.wait_for("document.getElementById('times').innerText.includes('Transfer')", 20)
         assert browser.evaluate("document.getElementById('video').videoWidth") == 320
-        assert browser.evaluate("document.getElementById('status').textContent") == ""
+        assert browser.evaluate("document.getElementById('status')?.textContent") == ""
         _keep(browser, "page_camera.png")
         browser.evaluate("document.getElementById('camera').click()")
-        browser.wait_for("document.getElementById('label').textContent == 'picture 3'", 60)
+        browser.wait_for("document.getElementById('label')?.textContent == 'picture 3'", 60)
         assert browser.evaluate("document.getElementById('video').hidden")
 
 
