@@ -76,8 +76,8 @@ def test_workers_end_when_the_parent_is_killed():
 
 
 def announce(item):
-    """Print this process's id, then work for long."""
-    print(os.getpid(), flush=True)
+    """Print this process's id in one write (two workers share the pipe), then work for long."""
+    os.write(1, f"{os.getpid()}\n".encode())
     time.sleep(60)
 
 
