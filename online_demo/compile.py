@@ -26,6 +26,7 @@ from online_demo.backends import TorchBackend
 from online_demo.model import DemoModel, load_model
 from online_demo.targets import TARGETS, TargetSpec, find_target, tuning_name
 from online_demo.tvm_build import (
+    RECORD_FILES,
     TUNING_FOLDER,
     check_host_compiler,
     compile_module,
@@ -33,6 +34,7 @@ from online_demo.tvm_build import (
     find_record,
     import_step,
     import_tvm,
+    is_record,
     lower,
     make_target,
     quiet,
@@ -125,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     spec = find_target(args.target)
     if args.tune and not spec.is_host:
         raise InputError(f"--tune measures on this machine, not on a {spec.name}: run it on the board, for host")
-    if args.tune and args.untuned:
-        raise InputError("--tune and --untuned exclude each other")
+    if args.untuned and (args.tune or args.record):
+        raise InputError("--untuned excludes --tune and --record")
     output = args.output or Path(f"tsm_{spec.name.replace(':', '_')}{'.tar' if spec.cuda_arch else '.so'}")
     if output.suffix not in (".so", ".tar"):
         raise InputError(f"--output {output}: give a name that ends with .so, or .tar for objects without linking")
@@ -134,9 +136,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         find_cross_compiler()
     import_tvm()
     model = load_model(args.weights, jester=args.jester)
-    record = None if args.untuned else args.record or find_record(spec)
-    if args.record is not None and not args.tune and not args.record.is_dir():
-        raise InputError(f"{args.record}: no such folder with a tuning record")
+    record = None if args.untuned else find_record(spec)
+    if args.record is not None:
+        record = args.record if is_record(args.record) else None
+        if record is None and not args.tune:
+            raise InputError(f"{args.record}: no folder with a tuning record ({', '.join(RECORD_FILES)})")
 
     target = make_target(spec)
     began = time.perf_counter()

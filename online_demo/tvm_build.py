@@ -104,7 +104,12 @@ def compile_module(mod: Any, target: Any, record: Path | None) -> Any:
 def find_record(spec: TargetSpec) -> Path | None:
     """The tuning record in the repository for a target, None where there is none."""
     folder = TUNING_FOLDER / tuning_name(spec)
-    return folder if all((folder / name).is_file() for name in RECORD_FILES) else None
+    return folder if is_record(folder) else None
+
+
+def is_record(folder: Path) -> bool:
+    """Whether a folder holds a tuning record."""
+    return all((folder / name).is_file() for name in RECORD_FILES)
 
 
 def record_digest(record: Path | None) -> str:

@@ -262,7 +262,7 @@ def test_compile_refuses_before_anything_slow(tmp_path):
     for args, message in (
         (["--target", "raspberrypi4", "--tune", "10"], "run it on the board"),
         (["--output", "x.dll"], "ends with .so"),
-        (["--tune", "5", "--untuned"], "exclude each other"),
+        (["--tune", "5", "--untuned"], "--untuned excludes --tune"),
     ):
         with pytest.raises(InputError, match=message):
             compile_command.main(["--weights", str(tmp_path / "none.pth"), *args])
