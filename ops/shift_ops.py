@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +22,6 @@ from ops.errors import InputError
 # (first channel, last channel + 1, step): frame t takes these channels from frame t + step, step being 1 or -1.
 Moves = tuple[tuple[int, int, int], ...]
 MoveFrames = Callable[..., list[Tensor] | None]
-
-# From this many values on, torch shares an elementwise CPU operation out over its threads.
-PARALLEL_SIZE = 32768
 
 logger = logging.getLogger(__name__)
 
@@ -109,18 +105,6 @@ class _ShiftInPlace(torch.autograd.Function):
         return _ShiftCopy.apply(grad, ctx.n_segment, reversed_moves(ctx.moves)), None, None
 
 
-def _serial_parts(frames: Tensor) -> tuple[Tensor, ...]:
-    """Cut (N, T, C, H, W) along H where one frame's copy would use a second CPU thread, but be over before it helps.
-
-    The serial parts cost nothing on free cores, and on busy ones no move waits for a thread that is not scheduled.
-    """
-    num_values = frames[:, 0].numel()
-    if frames.is_cuda or frames.dim() != 5 or not PARALLEL_SIZE <= num_values < 4 * PARALLEL_SIZE:
-        return (frames,)
-    rows = (PARALLEL_SIZE - 1) // (num_values // frames.shape[3])
-    return frames.split(max(rows, 1), dim=3)
-
-
 def move_frames_(
     x: Tensor, n_segment: int, moves: Moves, *, fill: list[Tensor] | None = None, keep: bool = False
 ) -> list[Tensor] | None:
@@ -135,12 +119,21 @@ def move_frames_(
     """
     frames = split_frames(x, n_segment)
     # Frame t takes t + 1: start at the beginning, so that every slice is read before it is written. t - 1: at the end.
-    slices = [part.unbind(1)[::step] for first, last, step in moves for part in _serial_parts(frames[:, :, first:last])]
+    slices = [frames[:, :, first:last].unbind(1)[::step] for first, last, step in moves]
     kept = [order[0].clone() for order in slices] if keep else None
-    for index, order in enumerate(slices):
-        for target, source in pairwise(order):
+    targets = [target for order in slices for target in order[:-1]]
+    sources = [source for order in slices for source in order[1:]]
+    if fill is not None:
+        targets += [order[-1] for order in slices]
+        sources += fill
+    if x.is_cuda:
+        for target, source in zip(targets, sources, strict=True):
             target.copy_(source)
-        order[-1].zero_() if fill is None else order[-1].copy_(fill[index])
+    elif targets:  # On the CPU this is the same loop, but in C++: dozens of copies of a few microseconds each.
+        torch._foreach_copy_(targets, sources)
+    if fill is None:
+        for order in slices:
+            order[-1].zero_()
     return kept
 
 
