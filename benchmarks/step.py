@@ -129,7 +129,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--amp", action="store_true", help="also under bf16 autocast")
     parser.add_argument("--compile", action="store_true", help="also through torch.compile")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--rounds", type=int, default=11, help="timed steps of each (default 11)")
+    parser.add_argument("--rounds", type=int, default=21, help="timed steps of each (default 21)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="ResNet-18, 64 px, 3 rounds: to see that it runs")
     args = parser.parse_args(argv)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import random
 import statistics
 import tempfile
 import time
@@ -23,15 +24,16 @@ def interleave(
 ) -> Times:
     """Seconds of every call: each round runs every case once, so a slow minute of the machine hits all alike.
 
-    The order rotates by one from round to round, so that no case always runs after the same other. `warmup` rounds run
-    first and are not kept.
+    Every round has its own order (a seeded shuffle), so that no case always runs after the same other, whose caches and
+    freed memory it would inherit. `warmup` rounds run first and are not kept.
     """
+    order = random.Random(0)
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     names = list(cases)
     times: Times = {name: [] for name in names}
     for round_index in range(-warmup, rounds):
-        start = round_index % len(names)
-        for name in names[start:] + names[:start]:
+        order.shuffle(names)
+        for name in names:
             wait()
             began = time.perf_counter()
             cases[name]()

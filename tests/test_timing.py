@@ -10,12 +10,17 @@ from ops.errors import InputError
 from tests.test_shift_ops import loop_shift
 
 
-def test_rounds_interleave_and_rotate() -> None:
+def test_every_round_runs_every_case_and_each_case_follows_each() -> None:
     calls: list[str] = []
     cases = {name: (lambda name=name: calls.append(name)) for name in "abc"}
-    times = timing.interleave(cases, rounds=2, warmup=1)
-    assert "".join(calls) == "cab" + "abc" + "bca"
-    assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2, "c": 2}
+    times = timing.interleave(cases, rounds=20, warmup=1)
+    rounds = ["".join(calls[start : start + 3]) for start in range(0, len(calls), 3)]
+    assert len(rounds) == 21
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert {first + second for order in rounds for first, second in zip(order, order[1:], strict=False)} == {
+        "ab", "ac", "ba", "bc", "ca", "cb",
+    }  # fmt: skip
+    assert {name: len(values) for name, values in times.items()} == {"a": 20, "b": 20, "c": 20}
 
 
 def test_medians_and_ratios() -> None:
