@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ def test_every_round_runs_every_case_and_each_case_follows_each() -> None:
     rounds = ["".join(calls[start : start + 3]) for start in range(0, len(calls), 3)]
     assert len(rounds) == 21
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
-    assert {first + second for order in rounds for first, second in zip(order, order[1:], strict=False)} == {
+    assert {first + second for order in rounds for first, second in pairwise(order)} == {
         "ab", "ac", "ba", "bc", "ca", "cb",
     }  # fmt: skip
     assert {name: len(values) for name, values in times.items()} == {"a": 20, "b": 20, "c": 20}
