@@ -15,6 +15,7 @@ import numpy as np
 from ops.containers import open_video
 from ops.errors import InputError
 from ops.images import read_rgb_tensor
+from ops.opencv import import_cv2
 from tools.extraction import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published
@@ -87,7 +88,7 @@ class OpenCvSource:
     every = EVERY_SECOND
 
     def __init__(self, device: int | str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._cv2 = import_cv2()
+        self._cv2 = _opencv()
         self._device, self._timeout_s = device, timeout_s
         self.is_camera = isinstance(device, int)
         self.name = f"camera {device}" if self.is_camera else str(device)
@@ -184,7 +185,7 @@ def has_camera() -> bool:
     if os.path.isdir("/dev") and os.path.exists("/proc") and not os.path.exists("/dev/video0"):
         return False
     try:
-        cv2 = import_cv2()
+        cv2 = _opencv()
     except InputError:
         return False
     capture = cv2.VideoCapture(0)
@@ -193,17 +194,8 @@ def has_camera() -> bool:
     return found
 
 
-def import_cv2() -> Any:
-    """OpenCV without its warnings on stderr, or InputError that says how to get it."""
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    try:
-        import cv2
-    except ImportError as error:
-        raise InputError(
-            f"cameras, URLs and windows need OpenCV ({error}): pip install -r requirements-demo.txt"
-        ) from None
-    return cv2
+def _opencv() -> Any:
+    return import_cv2("cameras and URLs need", "requirements-demo.txt")
 
 
 def _natural_key(path: Path) -> list[tuple[int, int, str]]:

@@ -173,7 +173,7 @@ def test_mistakes(tmp_path):
 
 def test_missing_modules_say_what_to_install(monkeypatch):
     if not hasattr(cv2, "optflow"):
-        with pytest.raises(InputError, match="opencv-contrib-python-headless"):
+        with pytest.raises(InputError, match="pip install opencv-contrib-python"):
             extract_flow.flow_function("tvl1")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(InputError, match=r"requirements-flow\.txt"):

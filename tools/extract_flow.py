@@ -23,7 +23,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.dataset_configs import DATASETS
 from ops.errors import InputError, run_command
+from ops.opencv import import_cv2
 from ops.video import FrameFolder, num_template_fields
 from tools.common import add_jobs_option, at_least, existing_folder, find_videos, report, run_jobs, shown
 from tools.extraction import PARTIAL, decoded_frames, frame_folder, print_counts, scratch_folder, whole_folder
@@ -56,25 +56,16 @@ class FlowOptions:
     max_frames: int
 
 
-def opencv() -> Any:
-    """The cv2 module; InputError that says how to get it."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise InputError(f"optical flow needs OpenCV: pip install -r requirements-flow.txt ({error})") from None
-    return cv2
-
-
 def flow_function(method: str) -> FlowFunction:
     """Two uint8 (H, W) frames -> float32 (H, W, 2) flow (x, y) in pixels."""
-    cv2 = opencv()
+    cv2 = import_cv2("optical flow needs", "requirements-flow.txt")
     cv2.setNumThreads(1)  # the processes are the parallelism
     if method == "dis":
         algorithm = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     elif not hasattr(cv2, "optflow"):
         raise InputError(
-            "--method tvl1 needs OpenCV's extra modules: pip uninstall opencv-python-headless, then pip install "
-            "opencv-contrib-python-headless; or use --method dis"
+            "--method tvl1 needs OpenCV's extra modules: pip uninstall opencv-python, then pip install "
+            "opencv-contrib-python; or use --method dis"
         )
     else:
         algorithm = cv2.optflow.DualTVL1OpticalFlow_create()
