@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { printf '\n== %s\n' "$*"; }
 
 setup_venv() {
-    local python3="${PYTHON3:-python3}" stamp want
+    local python3="${PYTHON3:-python3}"
     PYTHON="$PWD/.venv/bin/python"
     if ! [ -x "$PYTHON" ]; then
         if ! "$python3" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
@@ -21,13 +21,16 @@ setup_venv() {
             exit 2
         fi
     fi
-    stamp=".venv/installed" # a line for each set of requirements that is in place
+    install_requirements "$@"
+}
+
+# Into the .venv of setup_venv, once for each set of files and its content; fails where pip does.
+install_requirements() {
+    local stamp=".venv/installed" want file arguments=() # a line for each set of requirements that is in place
     want="$* $(cat "$@" | cksum)"
-    if ! grep -qsxF "$want" "$stamp"; then
-        say "Installing $* (PyTorch is large: this takes a few minutes, once)"
-        local file arguments=()
-        for file in "$@"; do arguments+=(-r "$file"); done
-        "$PYTHON" -m pip install --disable-pip-version-check --progress-bar off -q "${arguments[@]}"
-        printf '%s\n' "$want" >>"$stamp"
-    fi
+    grep -qsxF "$want" "$stamp" && return
+    say "Installing $* (once; what is large takes minutes)"
+    for file in "$@"; do arguments+=(-r "$file"); done
+    "$PYTHON" -m pip install --disable-pip-version-check --progress-bar off -q "${arguments[@]}" || return
+    printf '%s\n' "$want" >>"$stamp"
 }
