@@ -105,7 +105,7 @@ def train(args: argparse.Namespace, process: Process) -> int | None:
 
     resumed = find_checkpoint(args.resume, model_folder, needed=args.evaluate)
     tuned = load_checkpoint(local_path(args.tune_from)) if args.tune_from and resumed is None else None
-    fc_lr5 = learns_head_faster(resumed, tuned, options)
+    fc_lr5 = learns_head_faster(resumed, tuned, options, no_fc_lr5=args.no_fc_lr5)
     recorded = recorded_options(args, options, num_train=len(train_set), fc_lr5=fc_lr5)
     if resumed is not None and not args.evaluate:
         check_resumable(resumed, recorded)

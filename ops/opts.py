@@ -105,6 +105,7 @@ def train_parser() -> argparse.ArgumentParser:
     group.add_argument("--accum_steps", type=_positive, default=1, help="split each batch into this many passes")
     group.add_argument("--lr", "--learning-rate", type=float, default=0.001)
     group.add_argument("--auto_lr", type=_positive, metavar="BASE_BATCH", help="scale --lr by batch size / BASE_BATCH")
+    group.add_argument("--no_fc_lr5", action="store_true", help="the classifier learns no faster (default: 5 x --lr)")
     group.add_argument("--lr_type", choices=("step", "cos"), default="step")
     group.add_argument("--lr_steps", type=float, nargs="+", default=[50, 100], metavar="EPOCH")
     group.add_argument("--warmup_epochs", type=_not_negative, default=0, help="linear warm-up")

@@ -217,8 +217,15 @@ def find_checkpoint(resume: str, model_folder: Path, *, needed: bool) -> Checkpo
     return load_checkpoint(latest if resume == "auto" else resume) if resume else None
 
 
-def learns_head_faster(resumed: Checkpoint | None, tuned: Checkpoint | None, options: ModelOptions) -> bool:
-    """fc_lr5: on, unless fine-tuning from a checkpoint of the same data set; a resumed run keeps what it had."""
+def learns_head_faster(
+    resumed: Checkpoint | None, tuned: Checkpoint | None, options: ModelOptions, *, no_fc_lr5: bool = False
+) -> bool:
+    """fc_lr5: on, unless asked not to or fine-tuning from a checkpoint of the same data set.
+
+    A resumed run keeps what it had; `no_fc_lr5` then differs from a recorded True, as any other changed option.
+    """
+    if no_fc_lr5:
+        return False
     if resumed is not None:
         recorded = (resumed.extra.get("training") or {}).get("options") or {}
         return bool(recorded.get("fc_lr5", True))

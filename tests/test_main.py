@@ -143,6 +143,19 @@ def test_fine_tuning_renews_the_head_of_another_data_set(run, root, capsys, capl
     assert same["training"]["options"]["fc_lr5"] is False  # the same data set: the head keeps its rate
 
 
+def test_no_fc_lr5_is_recorded_and_must_agree_on_resume(run):
+    run("--epochs 1 --no_fc_lr5 --store_name even --root_log l --root_model m")
+    saved = torch.load("m/even/ckpt.pth.tar", weights_only=True)
+    assert saved["training"]["options"]["fc_lr5"] is False
+    groups = {group["name"]: group["params"] for group in saved["optimizer"]["param_groups"]}
+    assert groups["lr5_weight"] == groups["lr10_bias"] == []
+    run("--epochs 2 --store_name even --root_log l --root_model m --resume auto")  # keeps the recorded rate
+
+    run("--epochs 1 --store_name fast --root_log l --root_model m")
+    with pytest.raises(InputError, match="fc_lr5"):
+        run("--epochs 2 --store_name fast --root_log l --root_model m --resume auto --no_fc_lr5")
+
+
 @pytest.mark.parametrize(
     "options",
     [
