@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -113,3 +115,13 @@ def run_cli(
     command = [sys.executable, script if script.startswith("-") else str(PROJECT / script), *rest]
     full_env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(env or {})}
     return subprocess.run(command, cwd=cwd, env=full_env, capture_output=True, text=True, timeout=timeout)
+
+
+def torchrun_worker(agent: int, local_rank: int = 0) -> int:
+    """Process id of a worker of the torchrun whose process id is `agent` (found through /proc)."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int(re.search(r"PPid:\s+(\d+)", (path / "status").read_text())[1])
+            if parent == agent and f"\0LOCAL_RANK={local_rank}\0".encode() in (path / "environ").read_bytes():
+                return int(path.name)
+    raise AssertionError(f"torchrun {agent} has no worker of local rank {local_rank}")

@@ -1,19 +1,16 @@
 """A run that was stopped, killed or extended ends like one that never was: weights, logs, curves, bit for bit.
 
-TSM_KILLS=30 kills the real command that many times instead of twice.
+TSM_KILLS=30 kills the real command that many times instead of twice; `python -m tests.kill_training` does it at more
+leisure, on the moving digits, and prints what was hit.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import re
 import resource
 import shlex
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,8 +21,8 @@ import ops.run
 from ops.checkpoint import load_checkpoint
 from ops.errors import InputError
 from ops.run_log import RunLog, read_epochs
-from tests.helpers import PROJECT, make_kinetics_tree
-from tests.test_run_log import read_events
+from tests.helpers import make_kinetics_tree
+from tests.kill_training import AIMS, Training, differences, same, trial
 
 NUM_KILLS = int(os.environ.get("TSM_KILLS", "2"))
 EPOCHS = 3
@@ -53,30 +50,9 @@ def checkpoint(folder: Path) -> dict:
     return torch.load(folder / "model" / "run" / "ckpt.pth.tar", weights_only=True)
 
 
-def same(ours, expected) -> bool:
-    """Whether two nested values with tensors in them are equal to the last bit."""
-    if isinstance(expected, torch.Tensor):
-        return torch.equal(ours, expected)
-    if isinstance(expected, dict):
-        return ours.keys() == expected.keys() and all(same(ours[key], expected[key]) for key in expected)
-    if isinstance(expected, list):
-        return len(ours) == len(expected) and all(map(same, ours, expected))
-    return ours == expected
-
-
 def assert_same_run(folder: Path, whole: Path) -> None:
-    """Weights, momentum, random states, log, rows and curves; all but times."""
-    ours, expected = checkpoint(folder), checkpoint(whole)
-    for key in ("state_dict", "epoch", "best_prec1", "optimizer"):
-        assert same(ours[key], expected[key]), key
-    assert same(ours["training"]["rng"], expected["training"]["rng"])
-    texts = [(path / "log" / "run" / "log.csv").read_text() for path in (folder, whole)]
-    texts = [re.sub(r"(Time|Data) [\d.]+ \([\d.]+\)", r"\1", text) for text in texts]
-    assert texts[0] == texts[1]
-    rows = [read_epochs(path / "log" / "run" / "epochs.csv") for path in (folder, whole)]
-    assert [{**row, "seconds": 0} for row in rows[0]] == [{**row, "seconds": 0} for row in rows[1]]
-    assert read_events(folder / "log" / "run") == read_events(whole / "log" / "run")
-    assert not [path.name for path in (folder / "model" / "run").iterdir() if not path.name.startswith("ckpt.")]
+    """Weights, momentum, random states, log, rows and curves, the best checkpoint; all but times."""
+    assert differences(folder, whole) == []
 
 
 @pytest.fixture(scope="module")
@@ -145,21 +121,8 @@ def test_killed_over_and_over(root, whole, tmp_path, monkeypatch, place):
 # --- the real command -------------------------------------------------------------------------------------------------
 
 
-def start(root: Path, folder: Path, more: str = "") -> subprocess.Popen:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(PROJECT / "main.py"), *arguments(root, folder, f"-j 1 --resume auto {more}")]
-    return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for_lines(folder: Path, number: int, process: subprocess.Popen) -> None:
-    log = folder / "log" / "run" / "log.csv"
-    end = time.monotonic() + 400
-    while not (log.exists() and log.read_text().count("\n") >= number):
-        if process.poll() is not None or time.monotonic() > end:
-            pytest.fail(f"no {number} lines in the log: {process.communicate()}")
-        time.sleep(0.005)
+def start(root: Path, folder: Path, more: str = "") -> Training:
+    return Training(arguments(root, folder, f"-j 1 --resume auto {more}"), folder)
 
 
 @pytest.fixture(scope="module")
@@ -176,26 +139,17 @@ def whole_one_thread(root, tmp_path_factory):
 @pytest.mark.parametrize("number", range((NUM_KILLS + 1) // 2))
 def test_sigkill_twice_at_random_moments(root, whole_one_thread, tmp_path, number):
     rng = random.Random(number)
-    num_lines = (whole_one_thread / "log" / "run" / "log.csv").read_text().count("\n")
-    first, second = sorted(rng.sample(range(1, num_lines), 2))
-    for line in (first, second):
-        process = start(root, tmp_path)
-        wait_for_lines(tmp_path, line, process)
-        time.sleep(rng.uniform(0, 0.1))  # before or within the next step, save or validation
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    process = start(root, tmp_path)
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    assert_same_run(tmp_path, whole_one_thread)
+    command = arguments(root, tmp_path, "-j 1 --resume auto")
+    kills, wrong = trial(command, tmp_path, whole_one_thread, rng.sample(AIMS, 2), rng=rng, whole_s=10)
+    assert wrong == [], kills
 
 
 def test_sigterm_to_the_whole_group_saves_behind_the_step(root, whole_one_thread, tmp_path):
-    process = start(root, tmp_path, "--save_every 1000")
-    wait_for_lines(tmp_path, 1, process)
-    os.killpg(process.pid, signal.SIGTERM)  # as torchrun or Slurm does: loader workers get it, too
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 143
+    training = start(root, tmp_path, "--save_every 1000")
+    training.wait_for(lambda: any(line.startswith("Epoch:") for line in training.lines()))
+    os.killpg(training.process.pid, signal.SIGTERM)  # as torchrun or Slurm does: loader workers get it, too
+    assert training.process.wait(timeout=600) == 143
+    err = training.errors()
     assert "Stopped by SIGTERM in epoch " in err and "--resume auto goes on from" in err
     assert "Traceback" not in err
     main_threads = torch.get_num_threads()
