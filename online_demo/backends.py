@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -161,29 +162,62 @@ def make_backend(
     return backend
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Two backends' scores of the same frames.
+
+    differences: of each frame's scores, the largest, relative to the largest score. num_same: frames with the same best
+    class.
+    """
+
+    differences: tuple[float, ...]
+    num_same: int
+
+    @property
+    def worst(self) -> float:
+        return max(self.differences)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.differences)
+
+
+def compare(exact: Backend, other: Backend, streams: Iterable[Iterable[np.ndarray]]) -> Agreement:
+    """Run both over every frame of each stream, each with its own state fed back as it will be in use.
+
+    Raises:
+        InputError: they are of different numbers of classes.
+    """
+    num_same, differences = 0, []
+    for frames in streams:
+        exact_state, other_state = exact.init_state(), other.init_state()
+        for frame in frames:
+            wanted, exact_state = exact.step(frame, exact_state)
+            scores, other_state = other.step(frame, other_state)
+            if scores.shape != wanted.shape:
+                raise InputError(f"{other.name} gives {len(scores)} scores, {exact.name} {len(wanted)}")
+            num_same += int(wanted.argmax() == scores.argmax())
+            differences.append(float(np.abs(scores - wanted).max() / np.abs(wanted).max()))
+    return Agreement(tuple(differences), num_same)
+
+
 def check_backend(backend: Backend, model: DemoModel, num_frames: int = NUM_CHECK_FRAMES) -> float:
     """Largest difference from torch's scores over a few frames with the state fed back, relative to the largest score.
 
     Raises:
         InputError: it is more than MAX_DIFFERENCE, or the backend cannot run this network.
     """
-    reference = TorchBackend(model)
     rng = np.random.default_rng(0)
-    states = [reference.init_state(), backend.init_state()]
-    worst = 0.0
-    for _ in range(num_frames):
-        frame = rng.standard_normal(model.frame_shape, dtype=np.float32)
-        wanted, states[0] = reference.step(frame, states[0])
-        try:
-            scores, states[1] = backend.step(frame, states[1])
-        except (ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(
-                f"{backend.name} cannot run {model.path} ({reason}): is it made from these weights?"
-            ) from error
-        if scores.shape != wanted.shape:
-            raise InputError(f"{backend.name} gives {len(scores)} scores, {model.path} has {len(wanted)} classes")
-        worst = max(worst, float(np.abs(scores - wanted).max() / np.abs(wanted).max()))
+    frames = (rng.standard_normal(model.frame_shape, dtype=np.float32) for _ in range(num_frames))
+    try:
+        worst = compare(TorchBackend(model), backend, [frames]).worst
+    except InputError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{backend.name} cannot run {model.path} ({reason}): is it made from these weights?"
+        ) from error
     if not worst <= MAX_DIFFERENCE:
         raise InputError(
             f"{backend.name} computes other scores than torch for {model.path}: they differ by {worst:.1e} of the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from online_demo.backends import Backend, OnnxRuntimeBackend, exported_onnx, import_onnxruntime
+from online_demo.backends import Backend, OnnxRuntimeBackend, compare, exported_onnx, import_onnxruntime
 from online_demo.cache import cached_file, versions
 from online_demo.model import DemoModel
-from online_demo.sources import open_source
+from online_demo.sources import open_source, used_frames
 from ops.errors import InputError
 
 MAX_FRAMES = 300  # of all clips together; a third of each is kept for the comparison
@@ -57,10 +58,10 @@ def quantized_backend(
     )
     backend = OnnxRuntimeBackend(model, threads=threads, path=path)
     backend.name = "onnxruntime int8"
-    agree, count, difference = agreement(exact, backend, held_out)
+    found = compare(exact, backend, held_out)
     report(
-        f"int8: same best class as float on {agree} of {count} held-out frames, scores differ by "
-        f"{difference:.2f} of the largest (median); {path.stat().st_size / 1e6:.1f} MB"
+        f"int8: same best class as float on {found.num_same} of {found.num_frames} held-out frames, scores differ by "
+        f"{np.median(found.differences):.2f} of the largest (median); {path.stat().st_size / 1e6:.1f} MB"
     )
     return backend
 
@@ -73,12 +74,7 @@ def read_clips(model: DemoModel, names: Sequence[str]) -> list[Clip]:
         source = open_source(name)
         if source.live:
             raise InputError(f"--int8 {name}: calibration needs a video file or a folder of frames")
-        frames: Clip = []
-        for number, image in enumerate(source.frames()):
-            if number % source.every == 0:
-                frames.append(model.preprocess(image))
-            if len(frames) == share:
-                break
+        frames = [model.preprocess(image) for image in itertools.islice(used_frames(source), share)]
         if len(frames) < _MIN_FRAMES:
             raise InputError(f"--int8 {name}: {len(frames)} frames are too few, calibration needs {_MIN_FRAMES}")
         clips.append(frames)
@@ -120,19 +116,3 @@ def calibration_inputs(model: DemoModel, exact: Backend, clips: Sequence[Clip]) 
         for frame in frames:
             yield dict(zip(model.stream.input_names, [frame, *state], strict=True))
             _, state = exact.step(frame, state)
-
-
-def agreement(exact: Backend, other: Backend, clips: Sequence[Clip]) -> tuple[int, int, float]:
-    """Frames with the same best class, all frames, and the median difference of scores relative to the largest.
-
-    Each backend feeds its own state back, as it will when it runs.
-    """
-    same, differences = 0, []
-    for frames in clips:
-        states = [exact.init_state(), other.init_state()]
-        for frame in frames:
-            wanted, states[0] = exact.step(frame, states[0])
-            scores, states[1] = other.step(frame, states[1])
-            same += int(wanted.argmax() == scores.argmax())
-            differences.append(float(np.abs(scores - wanted).max() / np.abs(wanted).max()))
-    return same, len(differences), float(np.median(differences))

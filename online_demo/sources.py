@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -171,6 +172,11 @@ def open_source(text: str | None, *, timeout_s: float = TIMEOUT_S) -> Source:
         return FileSource(path)
     problem = "is neither a file nor a folder" if os.path.exists(text) else "no such file or folder"
     raise InputError(f"--source {text}: {problem}; choose from {CHOICES}")
+
+
+def used_frames(source: Source) -> Iterator[np.ndarray]:
+    """Those that the network sees by default, such as every second one."""
+    return itertools.islice(source.frames(), None, None, source.every)
 
 
 def sample_source() -> FileSource:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from online_demo import backends, cache
+from online_demo import backends, cache, compare_backends
 from online_demo import compile as compile_command
 from online_demo.backends import BACKENDS, TorchBackend, check_backend, make_backend
 from online_demo.cache import CACHE_VARIABLE, cache_folder, cached_file
@@ -83,6 +83,38 @@ def test_tvm_agrees_with_torch(model):
     pytest.importorskip("tvm")
     backend = make_backend("tvm", model, threads=1)
     assert compare_with_stream(backend, model, 60).max() < 1e-3
+
+
+def test_agreement_counts_and_measures(model):
+    class Skewed(TorchBackend):
+        """Adds 0.1 of the largest score to the worst class; from the third frame on, twice the largest."""
+
+        def init_state(self):
+            return [0, super().init_state()]
+
+        def step(self, frame, state):
+            scores, inner = super().step(frame, state[1])
+            scores = scores.copy()
+            scores[scores.argmin()] += (0.1 if state[0] < 2 else 2.0) * np.abs(scores).max()
+            return scores, [state[0] + 1, inner]
+
+    frames = np.random.default_rng(5).standard_normal((4, *model.frame_shape), dtype=np.float32)
+    found = backends.compare(TorchBackend(model), Skewed(model), [frames, frames[:2]])
+    assert (found.num_frames, found.num_same) == (6, 4)
+    assert found.differences == pytest.approx([0.1, 0.1, 2, 2, 0.1, 0.1], rel=1e-5)
+    assert found.worst == max(found.differences)
+
+
+def test_command_compares_all_that_is_installed(model, tmp_path, capsys):
+    film = make_video(tmp_path / "film.mp4", np.stack([np.roll(picture(1), 7 * t, axis=1) for t in range(20)]))
+    options = ["--weights", str(model.path), "--source", str(film), "--frames", "25", "--threads", "1"]
+    assert compare_backends.main(options) == 0  # 10 frames are used, so the film begins again twice
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].split()[0] for line in lines] == ["onnxruntime", "tvm"]
+    for line in lines:
+        assert "is not installed" in line or "same best class on 25 of 25 frames" in line
+    with pytest.raises(InputError, match="give a video file"):
+        compare_backends.main(["--weights", str(model.path), "--source", "rtsp://localhost/x"])
 
 
 @pytest.mark.parametrize("name", BACKENDS)
