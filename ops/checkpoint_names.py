@@ -13,6 +13,7 @@ from typing import Any
 
 from ops.basic_ops import CONSENSUS_TYPES
 from ops.errors import InputError
+from ops.text import is_one_line
 
 MODALITIES = ("RGB", "Flow", "RGBDiff")
 MAX_NAME_BYTES = 255  # of a file or folder name on every common file system
@@ -108,6 +109,9 @@ class ModelOptions:
             good = type(value).__name__ == kinds[0]
         if not good:
             raise InputError(f"option {name} must be {kind}, not {type(value).__name__}")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not is_one_line(text):
+                raise InputError(f"option {name} holds control characters: {text[:100]!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint or JSON."""

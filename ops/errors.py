@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ops.text import escaped
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,7 +26,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except InputError as error:
-        message = " ".join(str(error).split())
+        message = escaped(" ".join(str(error).split()))  # it may quote a file that a stranger made
         print(f"{program}: error: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ops.errors import InputError
 from ops.files import atomic_path
+from ops.text import escaped
 from ops.video_list import VIDEO_EXTENSIONS
 
 Item = TypeVar("Item")
@@ -39,8 +40,7 @@ class Failure:
 
 def shown(name: object) -> str:
     """A name as it may be printed on one line: odd bytes and control characters escaped."""
-    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return escaped(str(name))
 
 
 def add_jobs_option(parser: argparse.ArgumentParser) -> None:
