@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ops.checkpoint_names import MODALITIES
 from ops.errors import InputError
+from ops.text import is_one_line
 from ops.video import num_template_fields
 
 logger = logging.getLogger(__name__)
@@ -161,24 +162,30 @@ class DatasetPaths:
 def read_class_names(path: str | Path) -> list[str]:
     """Class names in label order: a name a line, or lines `1 ApplyEyeMakeup` in a file called classInd.txt.
 
-    Raises InputError with path and line.
+    Raises InputError with path and line, also for a name that is there twice or holds control characters: a damaged
+    file would give results another class's name.
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read class names from {path}: {error}") from error
-    names = []
+    names: dict[str, None] = {}  # in order
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text:
             continue
+        if not is_one_line(text):
+            raise InputError(f"{path}:{number}: a class name with control characters: {text[:100]!r}")
         if path.name == "classInd.txt":
             index, _, text = text.partition(" ")
             if index != str(len(names) + 1) or not text.strip():
                 raise InputError(f"{path}:{number}: expected `{len(names) + 1} name`, got {line!r}")
-        names.append(text.strip())
-    return names
+        name = text.strip()
+        if name in names:
+            raise InputError(f"{path}:{number}: the class {name!r} is there twice")
+        names[name] = None
+    return list(names)
 
 
 def check_image_tmpl(image_tmpl: str, modality: str) -> str:
