@@ -40,6 +40,8 @@ def read_json(path: Path, kind: type) -> Any:
         data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{shown(path)}:{error.lineno}: not valid json ({error.msg})") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{shown(path)}: not valid json ({error})") from None
     except RecursionError:
         raise InputError(f"{shown(path)}: nested too deeply") from None
     if not isinstance(data, kind):
@@ -55,10 +57,15 @@ def clean_template(template: str) -> str:
 def read_labels(path: Path) -> list[str]:
     """Class names in label order; the file maps each to its number, which must be 0, 1, ... in some order."""
     numbers = read_json(path, dict)
-    try:
-        names = {int(number): clean_template(name) for name, number in numbers.items()}
-    except (TypeError, ValueError):
-        raise InputError(f"{shown(path)}: a class has no whole number as its label") from None
+    names: dict[int, str] = {}
+    for name, number in numbers.items():
+        if not str(number).isdecimal():  # int() would take 1.5 for 1
+            raise InputError(
+                f"{shown(path)}: class {name!r} has no whole number as its label, but {str(number)[:40]!r}"
+            )
+        names[int(number)] = clean_template(name)
+    if len(set(names.values())) < len(numbers):
+        raise InputError(f"{shown(path)}: a class is there twice, or two have one label")
     if sorted(names) != list(range(len(numbers))) or not names:
         raise InputError(f"{shown(path)}: labels must be 0 to {max(len(numbers) - 1, 0)}, each once")
     return [names[label] for label in range(len(names))]

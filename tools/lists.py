@@ -58,6 +58,8 @@ class VideoFolders:
                 found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        except (OSError, ValueError) as error:  # not ours to look into, a link to itself, a name that no disk can hold
+            raise InputError(f"{shown(self.root / folder)}: {getattr(error, 'strerror', None) or error}") from None
         if not self.videos:
             return {name: name for name, is_folder in found if is_folder}
         names: dict[str, str] = {}
@@ -156,7 +158,8 @@ def write_lists(
 ) -> int:
     """Count the frames of all entries and write the lists; returns the exit status.
 
-    Videos that are missing or cannot be counted are left out and reported; the status is 1 for the latter. Missing
+    Videos that are missing, cannot be counted, or come a second time are left out and reported; the status is 1 for the
+    last two. Missing
     ones are everyday life (Kinetics loses videos by the week), but if all are, the root must be wrong: InputError,
     and nothing is written.
 
@@ -169,12 +172,16 @@ def write_lists(
     counts = run_jobs(work, [entry for _, entry in entries], jobs=jobs, label="videos")
     lines: dict[Path, list[str]] = {path: [] for path in lists}
     missing, failed = [], []
+    seen = set()
     for (path, entry), count in zip(entries, counts, strict=True):
         if isinstance(count, Missing):
             missing.append(shown(entry.name))
+        elif (path, entry.path) in seen:
+            failed.append(f"{shown(entry.path)}: a second time in the annotations of {shown(path.name)}")
         elif isinstance(count, Failure):
             failed.append(f"{shown(entry.path)}: {shown(count.reason)}")
         else:
+            seen.add((path, entry.path))
             lines[path].append(f"{entry.path} {count} {entry.label}")
     for path, group in lines.items():
         if not group:
