@@ -38,7 +38,7 @@ def read_checksums(folder: Path) -> dict[str, Received]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return {file: Received(int(entry["size"]), str(entry["sha256"])) for file, entry in data.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it to record the checksums anew") from error
 
 

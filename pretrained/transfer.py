@@ -202,8 +202,12 @@ class Transfer:
         """What the part is of, None where that is not known or another URL."""
         try:
             notes = json.loads(self.notes.read_text(encoding="utf-8"))
-            return notes if notes["url"] == self.url and {"validator", "total"} <= notes.keys() else None
-        except (OSError, ValueError, KeyError, TypeError):
+            total, validator = notes["total"], notes["validator"]
+            if notes["url"] != self.url or not isinstance(total, int | None):
+                return None
+            # It becomes a line of a header.
+            return notes if validator is None or (validator.isascii() and validator.isprintable()) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def _write_notes(self, headers: Any, total: int | None) -> None:
