@@ -15,11 +15,11 @@ extract_frames
 write_lists
 
 run=moving_digits_online
-say "2/5 Training (MobileNetV2, online shift, 8 frames of 64x64)"
+say "2/5 Training (MobileNetV2, online shift, 8 frames of 48x48)"
 "$PYTHON" main.py moving_digits RGB --root_dataset "$out" --root_log "$out/log" --root_model "$out/checkpoint" \
-    --store_name "$run" --arch mobilenetv2 --pretrain none --num_segments 8 --input_size 64 \
+    --store_name "$run" --arch mobilenetv2 --pretrain none --num_segments 8 --input_size 48 \
     --shift --shift_div 8 --shift_place blockres --online --npb --dropout 0.2 \
-    --epochs 24 --batch-size 32 --lr 0.05 --lr_type cos --warmup_epochs 2 --wd 2e-4 --gd 20 \
+    --epochs 10 --batch-size 16 --lr 0.02 --no_fc_lr5 --lr_type cos --warmup_epochs 1 --wd 1e-4 --gd 20 \
     --eval-freq 1 -j 2 --resume auto "$@"
 
 best="$out/checkpoint/$run/ckpt.best.pth.tar"
