@@ -131,7 +131,7 @@ def damage(data: bytes, rng: Rng, others: Sequence[bytes] = ()) -> tuple[str, by
             name, damaged = "noise", rng.bytes(len(data))
         elif draw in (4, 5) and others:
             other = others[rng.randint(len(others))]
-            start, stop = _span(other[: len(data)], rng, max(2, len(data) // 4))
+            start, stop = _span(other[: len(data)], rng, max(2, min(len(data), len(other)) // 4))
             name, damaged = "other file's block", data[:start] + other[start:stop] + data[stop:]
         else:
             function = _DAMAGES[rng.randint(len(_DAMAGES))]
