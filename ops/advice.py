@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ops.words import counted
+
 _MIN_BN_CLIPS = 8
 _ORDER_MATTERS = ("something", "somethingv2", "jester")
 # Published: lr 0.02 for batches of 128 (8 GPUs x 16 clips), scaled linearly with the batch.
@@ -41,7 +43,8 @@ def training_advice(
         remedies += ["--sync_bn"] if num_devices > 1 and not sync_bn else []
         remedies += [] if from_scratch else ["no --npb, to keep the pretrained network's"]
         advice.append(
-            f"each batch norm sees {bn_clips} clips at a time, too few for good statistics: try {' or '.join(remedies)}"
+            f"each batch norm sees {counted(bn_clips, 'clip')} at a time, too few for good statistics: "
+            f"try {' or '.join(remedies)}"
         )
     if partial_bn and from_scratch:
         advice.append("partial BN keeps the statistics of a network that has none yet: use --npb to train from scratch")
@@ -56,7 +59,11 @@ def training_advice(
     if lr_type == "step" and min(lr_steps) >= epochs:
         advice.append(f"the learning rate never drops: --lr_steps begin at {min(lr_steps):g}, --epochs is {epochs}")
     if warmup_epochs >= epochs:
-        advice.append(f"the learning rate only rises: --warmup_epochs {warmup_epochs} fill all {epochs} epochs")
+        advice.append(
+            f"the learning rate only rises: --warmup_epochs {warmup_epochs} fill all of {counted(epochs, 'epoch')}"
+        )
     if num_train < batch_size:
-        advice.append(f"--batch-size {batch_size} is more than the {num_train} training videos: an epoch is one step")
+        advice.append(
+            f"--batch-size {batch_size} is more than the {counted(num_train, 'training video')}: an epoch is one step"
+        )
     return advice

@@ -23,6 +23,7 @@ from ops.checkpoint_names import ModelOptions, options_from_name, store_name
 from ops.checkpoint_read import checked_state_dict, read_file
 from ops.errors import InputError
 from ops.files import atomic_path
+from ops.words import counted
 
 __all__ = [
     "Checkpoint",
@@ -123,7 +124,10 @@ def _find_options(checkpoint: Checkpoint, recorded: Any) -> ModelOptions | None:
         raise InputError(f"{path}: {error}") from error
     source = "its options say" if recorded is not None else "its name says"
     if checkpoint.num_class not in (None, options.num_class):
-        raise InputError(f"{path}: {source} {options.num_class} classes, its classifier has {checkpoint.num_class}")
+        raise InputError(
+            f"{path}: {source} {counted(options.num_class, 'class', 'classes')}, "
+            f"its classifier has {checkpoint.num_class}"
+        )
     if shifted_modules(checkpoint.state_dict) and not (options.is_shift or options.temporal_pool):
         raise InputError(
             f"{path}: {source} a network without temporal shift, but its keys are those of one with it "

@@ -21,6 +21,7 @@ from ops.sampling import seeded_rng, stack_indices, test_indices, train_indices,
 from ops.transforms import to_clip
 from ops.video import FrameFolder, FrameSource, VideoFile, num_template_fields
 from ops.video_list import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
+from ops.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -147,10 +148,10 @@ class TSNDataSet(Dataset):
         listed = len(self.video_list)
         self.video_list = [record for record in self.video_list if record.num_frames >= MIN_TRAIN_FRAMES]
         if not self.video_list:
-            raise InputError(f"list file {self.list_file}: all {listed} videos have under {MIN_TRAIN_FRAMES} frames")
+            raise InputError(f"list file {self.list_file}: every video of {listed} has under {MIN_TRAIN_FRAMES} frames")
         if len(self.video_list) < listed:
-            dropped = listed - len(self.video_list)
-            logger.info("%s: left out %d videos under %d frames", self.list_file, dropped, MIN_TRAIN_FRAMES)
+            dropped_videos = counted(listed - len(self.video_list), "video")
+            logger.info("%s: left out %s under %d frames", self.list_file, dropped_videos, MIN_TRAIN_FRAMES)
 
     def __len__(self) -> int:
         return len(self.video_list)
@@ -201,6 +202,7 @@ class TSNDataSet(Dataset):
 
 def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
     """What is wrong with a video (missing, fewer or more frames than listed), nothing decoded; None if it is fine."""
+    listed = f"{counted(record.num_frames, 'frame')} {'is' if record.num_frames == 1 else 'are'} listed"
     try:
         source = dataset.open(record)
         if isinstance(source, VideoFile):
@@ -208,9 +210,9 @@ def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
         if not os.path.isdir(source.directory):
             return f"folder {source.directory} is not there"
         if record.num_frames and not all(map(os.path.isfile, source.paths(record.num_frames - 1))):
-            return f"{record.num_frames} frames are listed, but {source.paths(record.num_frames - 1)[0]} is not there"
+            return f"{listed}, but {source.paths(record.num_frames - 1)[0]} is not there"
         if any(map(os.path.isfile, source.paths(record.num_frames))):
-            return f"{record.num_frames} frames are listed, but {source.paths(record.num_frames)[0]} is there too"
+            return f"{listed}, but {source.paths(record.num_frames)[0]} is there too"
     except InputError as error:
         return str(error)
     return None
@@ -227,6 +229,6 @@ def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
     if problems:
         record, problem = problems[0]
         raise InputError(
-            f"{dataset.where(record)}: {problem} ({len(problems)} of the {len(chosen)} videos looked at are wrong; "
+            f"{dataset.where(record)}: {problem} ({len(problems)} wrong of {counted(len(chosen), 'video')} looked at; "
             "tools/check_dataset.py finds them all, its --fix writes a list that fits)"
         )

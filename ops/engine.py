@@ -25,6 +25,7 @@ from ops.train_step import (
     summed_loss,
     update_weights,
 )
+from ops.words import counted
 
 
 def train_one_epoch(
@@ -235,7 +236,7 @@ def validate(
     confusion = confusion_matrix(torch.cat(answers), torch.cat(truths).to(device), num_classes)
     loss, right1, right5, num_videos = process.sum_(sums).tolist()
     if not num_videos:
-        raise InputError(f"none of the {num_listed} validation videos could be read")
+        raise InputError(f"none of {counted(num_listed, 'validation video')} could be read")
     return Validation(
         loss=loss / num_videos,
         top1=100.0 * right1 / num_videos,

@@ -20,6 +20,7 @@ from ops.inference import Net
 from ops.loader import Batch
 from ops.metrics import AverageMeter, accuracy
 from ops.scores import fuse
+from ops.words import counted
 
 
 def check_same_videos(datasets: Sequence[TSNDataSet]) -> None:
@@ -28,7 +29,7 @@ def check_same_videos(datasets: Sequence[TSNDataSet]) -> None:
     for other in datasets[1:]:
         if len(other) != len(first):
             raise InputError(
-                f"{other.list_file} lists {len(other)} videos, {first.list_file} {len(first)}:"
+                f"{other.list_file} lists {counted(len(other), 'video')}, {first.list_file} {len(first)}:"
                 " an ensemble needs the same"
             )
         for ours, theirs in zip(first.video_list, other.video_list, strict=True):

@@ -25,6 +25,7 @@ from ops.models import build_model
 from ops.sampling import num_test_clips
 from ops.train_step import autocast
 from ops.transforms import ClipNormalize, test_transform
+from ops.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,7 @@ class Views:
 
     def __str__(self) -> str:
         clips = "10 dense clips" if self.dense else "2 clips" if self.twice else "1 clip"
-        crops = f"{self.num_crops} crops" if self.num_crops > 1 else "1 crop"
-        return f"{clips} x {crops}{', full resolution' if self.full_res else ''}"
+        return f"{clips} x {counted(self.num_crops, 'crop')}{', full resolution' if self.full_res else ''}"
 
 
 PROTOCOLS = {
@@ -124,7 +124,7 @@ class Net:
         kind = f"TSM 1/{o.shift_div} {o.shift_place}{' online' if o.online else ''}" if o.is_shift else "TSN"
         extras = "".join(f" + {text}" for text, on in (("non-local", o.non_local), ("tpool", o.temporal_pool)) if on)
         return (
-            f"{kind}{extras}, {o.arch}, {o.modality}, {o.num_segments} segments,"
+            f"{kind}{extras}, {o.arch}, {o.modality}, {counted(o.num_segments, 'segment')},"
             f" {self.views}, {self._crop_size}x{self._crop_size} pixels"
         )
 
@@ -230,15 +230,15 @@ def load_net(
         raise InputError(f"{path}: holds no classifier (new_fc or fc), only a backbone: train it first (--tune_from)")
     if num_class not in (None, checkpoint.num_class):
         raise InputError(
-            f"{path} knows {checkpoint.num_class} classes, the data set has {num_class}:"
+            f"{path} knows {counted(checkpoint.num_class, 'class', 'classes')}, the data set has {num_class}:"
             f" evaluate it on what it was trained on ({options.dataset}), or say --num_class {checkpoint.num_class}"
         )
     changes = {"num_segments": num_segments, "input_size": input_size}
     options = dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
     if (options.is_shift or options.temporal_pool) and options.num_segments != trained_segments:
         logger.warning(
-            "%s was trained with %d segments and is tested with %d: --test_segments %d is what its shift learned",
-            path, trained_segments, options.num_segments, trained_segments,
+            "%s was trained with %s and is tested with %d: --test_segments %d is what its shift learned",
+            path, counted(trained_segments, "segment"), options.num_segments, trained_segments,
         )  # fmt: skip
     model = build_model(options, num_class=checkpoint.num_class, partial_bn=False)
     logger.info("%s", load_into(model, checkpoint))

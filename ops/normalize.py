@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ops.errors import InputError
+from ops.words import counted
 
 
 class ClipNormalize:
@@ -41,7 +42,7 @@ class ClipNormalize:
             mean, std = (0.0,), (1.0,)
         for name, values in (("mean", mean), ("std", std)):
             if len(values) == 0 or self.channels % len(values):
-                raise InputError(f"{name} has {len(values)} values for {self.channels} channels")
+                raise InputError(f"{name} has {counted(len(values), 'value')} for {self.channels} channels")
         level = 255.0 if div255 else 1.0
         repeat = (self.channels // len(mean), self.channels // len(std))
         means, stds = np.tile(np.asarray(mean, np.float64), repeat[0]), np.tile(np.asarray(std, np.float64), repeat[1])

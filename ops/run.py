@@ -24,6 +24,7 @@ from ops.run_state import BEST, LATEST, Position
 from ops.schedule import Schedule
 from ops.signals import StopSignals
 from ops.train_step import Normalize
+from ops.words import counted
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Run:
         )
         self._unread.share()
         self.log.line(f"Testing Results: Prec@1 {result.top1:.3f} Prec@5 {result.top5:.3f} Loss {result.loss:.5f}")
-        self.log.line(f"{result.num_videos} of {result.num_listed} videos")
+        self.log.line(f"{result.num_videos} of {counted(result.num_listed, 'video')}")
         self.last_validation = result
         return result
 

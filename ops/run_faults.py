@@ -13,6 +13,7 @@ from ops.dataset import TSNDataSet
 from ops.distributed import Process
 from ops.errors import InputError
 from ops.run_log import RunLog
+from ops.words import counted
 
 _MAX_NAMED = 4
 _MAX_FILES = 3
@@ -53,7 +54,7 @@ class UnreadSamples:
         """Log how many there were, if any."""
         if self._seen:
             first = next(iter(self._seen))
-            self._log.line(f"{len(self._seen)} unreadable video(s) left out; the first: {first}")
+            self._log.line(f"{counted(len(self._seen), 'unreadable video')} left out; the first: {first}")
 
     def _add(self, message: str) -> None:
         if message not in self._seen:
@@ -79,7 +80,7 @@ def describe_nonfinite(
     epoch, step = facts["epoch"], facts["step"]
     records = [dataset.video_list[index] for index in batch.indices.tolist()]
     named = ", ".join(f"{record.path} (line {record.line_number})" for record in records[:_MAX_NAMED])
-    text = f"epoch {epoch}, {len(records)} samples: {named}{', ...' if len(records) > _MAX_NAMED else ''}"
+    text = f"epoch {epoch}, {counted(len(records), 'sample')}: {named}{', ...' if len(records) > _MAX_NAMED else ''}"
     rank = f"_rank{process.rank}" if process.world_size > 1 else ""
     path = folder / f"nonfinite_epoch{epoch}_step{step}{rank}.pth.tar"
     if len(list(folder.glob(f"nonfinite_*{rank}.pth.tar"))) >= _MAX_FILES:

@@ -23,6 +23,7 @@ from ops.images import (
     read_rgb_image,
     read_rgb_tensor,
 )
+from ops.words import counted
 
 __all__ = ["Frame", "FrameFolder", "FrameSource", "RgbConverter", "VideoFile", "count_frames", "to_rgb"]
 
@@ -198,7 +199,9 @@ class VideoFile:
                     return
             count += 1
         if target is not None:
-            raise InputError(f"{self.path}: frame {target + 1} is asked for, but the video has {count} frames")
+            raise InputError(
+                f"{self.path}: frame {target + 1} is asked for, but the video has {counted(count, 'frame')}"
+            )
 
     def _decode_from_keys(self, wanted: list[int]) -> Iterator[tuple[int, Frame]]:
         """Skip the packets that no wanted frame needs, by the packets' times; check these on every frame that comes."""

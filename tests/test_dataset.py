@@ -126,7 +126,7 @@ def test_short_videos_are_dropped_in_training_only(tmp_path):
     with pytest.raises(InputError, match=r"l.txt:3: num_frames must be 1 or more, got 0"):
         TSNDataSet(tmp_path, list_file, test_mode=True)[2]
     short = make_list(tmp_path / "s.txt", lines[:1])
-    with pytest.raises(InputError, match="all 1 videos have under 3 frames"):
+    with pytest.raises(InputError, match="every video of 1 has under 3 frames"):
         TSNDataSet(tmp_path, short)
 
 
@@ -347,10 +347,14 @@ def test_quick_check(tmp_path):
     quick_check(videos, samples=1)
 
     shutil.copy(tmp_path / "v3" / "img_00004.jpg", tmp_path / "v3" / "img_00005.jpg")
-    with pytest.raises(InputError, match=r"l.txt:4: 4 frames are listed, .*img_00005.jpg is there too \(1 of the 5"):
+    with pytest.raises(
+        InputError, match=r"l.txt:4: 4 frames are listed, .*img_00005.jpg is there too \(1 wrong of 5 videos"
+    ):
         quick_check(videos)
     (tmp_path / "v1" / "img_00004.jpg").unlink()
-    with pytest.raises(InputError, match=r"l.txt:2: 4 frames are listed, .*img_00004.jpg is not there \(2 of the 5"):
+    with pytest.raises(
+        InputError, match=r"l.txt:2: 4 frames are listed, .*img_00004.jpg is not there \(2 wrong of 5 videos"
+    ):
         quick_check(videos)
     shutil.rmtree(tmp_path / "v0")
     with pytest.raises(InputError, match=r"l.txt:1: folder .*v0 is not there .*check_dataset"):

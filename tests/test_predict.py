@@ -125,7 +125,7 @@ def test_names_come_from_the_file_that_is_given(capsys, tmp_path, weights, video
     (row,) = rows(capsys, video, "--weights", weights, "--labels", labels)
     assert {entry["name"] for entry in row["predictions"]} == {"one", "two", "three"}
     labels.write_text("one\ntwo\n")
-    with pytest.raises(InputError, match="2 names for 3 classes"):
+    with pytest.raises(InputError, match="2 names, the net 3 classes"):
         rows(capsys, video, "--weights", weights, "--labels", labels)
 
 

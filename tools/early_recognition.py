@@ -34,6 +34,7 @@ from ops.errors import InputError, run_command
 from ops.plots import lines_png
 from ops.streaming import StreamingTSM
 from ops.transforms import ClipNormalize, test_transform
+from ops.words import counted
 from pretrained.table import local_path
 from tools.common import at_least, write_lines
 
@@ -206,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     stride = args.stride or training_stride([r.num_frames for r in dataset.video_list], dataset.num_segments)
     rate = "every frame" if stride == 1 else f"one frame in {stride}"
-    print(f"{args.weights}: {len(dataset)} videos, frame by frame, {rate}, from the first on")
+    print(f"{args.weights}: {counted(len(dataset), 'video')}, frame by frame, {rate}, from the first on")
     progress = tqdm(
         play(stream, dataset, stride=stride, batch_size=args.batch_size, workers=args.workers),
         total=len(dataset),
@@ -224,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "scores of the last frame alone": (figures["share"], figures["last_frame"]),
             },
             args.png,
-            title=f"Early recognition on {args.dataset}, {len(dataset)} videos frame by frame",
+            title=f"Early recognition on {args.dataset}, {counted(len(dataset), 'video')} frame by frame",
             xlabel="share of the video seen (%)",
             ylabel="top-1 accuracy (%)",
             ylim=(0, 101),

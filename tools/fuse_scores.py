@@ -13,6 +13,7 @@ import numpy as np
 
 from ops.errors import InputError, run_command
 from ops.scores import Scores, fuse
+from ops.words import counted
 
 
 def align(members: Sequence[Scores], paths: Sequence[str]) -> list[Scores]:
@@ -24,7 +25,9 @@ def align(members: Sequence[Scores], paths: Sequence[str]) -> list[Scores]:
     first, aligned = members[0], []
     for path, member in zip(paths, members, strict=True):
         if member.num_classes != first.num_classes:
-            raise InputError(f"{path} has {member.num_classes} classes, {paths[0]} has {first.num_classes}")
+            raise InputError(
+                f"{path} has {counted(member.num_classes, 'class', 'classes')}, {paths[0]} has {first.num_classes}"
+            )
         ordered = member.in_order_of(first.names)
         if ordered is None:
             odd = sorted(set(member.names) ^ set(first.names))
@@ -51,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     coeffs = args.coeff or [1.0] * len(args.files)
     if len(coeffs) != len(args.files):
-        raise InputError(f"--coeff has {len(coeffs)} values for {len(args.files)} files: give one a file")
+        raise InputError(
+            f"--coeff has {counted(len(coeffs), 'value')} for {counted(len(args.files), 'file')}: give one a file"
+        )
     if not np.isfinite(coeffs).all():
         raise InputError(f"--coeff {coeffs}: the weights must be finite numbers")
     members = align([Scores.load(path) for path in args.files], args.files)
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     fused = Scores(members[0].names, members[0].labels, scores)
 
     width = max(len("fused"), *(len(path) for path in args.files))
-    print(f"{len(fused.names)} videos, {fused.num_classes} classes")
+    print(f"{counted(len(fused.names), 'video')}, {counted(fused.num_classes, 'class', 'classes')}")
     print(f"{'file':<{width}}  coeff  Prec@1   Prec@5")
     for path, coeff, member in zip(args.files, coeffs, members, strict=True):
         print(f"{path:<{width}}  {coeff:>5g}  {member.topk_percent(1):>6.2f}%  {member.topk_percent(5):>6.2f}%")

@@ -16,6 +16,7 @@ from ops.dataset import find_video_file
 from ops.dataset_configs import DATASETS
 from ops.errors import InputError
 from ops.video import FrameFolder, VideoFile, num_template_fields
+from ops.words import counted
 from tools.common import (
     MAX_LISTED_FAILURES,
     VIDEO_SUFFIXES,
@@ -189,7 +190,7 @@ def write_lists(
             raise InputError(f"{shown(path)} would be empty: none of its videos is in {shown(root)} ({example})")
     for path, group in lines.items():
         write_lines(path, group)
-        print(f"{shown(path)}: {len(group)} of {len(lists[path])} videos")
+        print(f"{shown(path)}: {len(group)} of {counted(len(lists[path]), 'video')}")
     for what, names in (("missing", missing), ("unreadable", failed)):
         if names:
             print(f"{what}, left out: {len(names)}", file=sys.stderr)
@@ -203,7 +204,7 @@ def write_lists(
 def write_categories(path: Path, names: Sequence[str]) -> None:
     """Write class names in label order, a name a line."""
     write_lines(path, names)
-    print(f"{shown(path)}: {len(names)} classes")
+    print(f"{shown(path)}: {counted(len(names), 'class', 'classes')}")
 
 
 def read_id_label_csvs(

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.errors import InputError, run_command
 from ops.files import atomic_path
+from ops.words import counted
 from tools.common import add_jobs_option, at_least, read_text, report, run_jobs, shown, write_lines
 
 # (what happens forwards, the same film backwards)
@@ -289,7 +290,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = functools.partial(_make_scene, out=out, seed=args.seed, size=args.size, frames=frames, codec=codec)
     results = run_jobs(work, jobs, jobs=args.jobs, label="moving digits (scenes)")
     status = report("scenes ready", [f"{split} scene {number}" for split, number, _ in jobs], results)
-    print(f"{shown(out)}: {args.train} training and {args.val} validation videos of {len(CLASSES)} classes ({codec})")
+    videos = f"{counted(args.train, 'training video')}, {counted(args.val, 'validation video')}"
+    print(f"{shown(out)}: {videos} of {len(CLASSES)} classes ({codec})")
     return status
 
 

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ops.checkpoint_names import MODALITIES
 from ops.errors import run_command
 from ops.models import TSN
+from ops.words import counted
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps([asdict(cost) for cost in costs]))
         return
-    print(f"{args.arch}, {args.num_segments} frames of {args.input_size}x{args.input_size} {args.modality}")
+    print(f"{args.arch}, {counted(args.num_segments, 'frame')} of {args.input_size}x{args.input_size} {args.modality}")
     print(f"{'net':<4} {'parameters':>14} {'FLOPs a clip':>18} {'multiply-adds':>14}")
     for cost in costs:
         print(f"{cost.name:<4} {cost.parameters:>14,} {cost.flops:>18,} {cost.flops / 2e9:>12.2f} G")

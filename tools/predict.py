@@ -29,6 +29,7 @@ from ops.inference import Net, Runtime, Views, choose_views, load_net
 from ops.plots import class_names_or_numbers
 from ops.sampling import stack_indices, test_indices
 from ops.video import Frame, FrameFolder, VideoFile
+from ops.words import counted
 from pretrained.table import local_path
 
 FOLDER_FPS = 25.0
@@ -123,7 +124,10 @@ def find_class_names(labels: str | None, net: Net) -> list[str]:
     if labels is not None:
         names = read_class_names(labels)
         if len(names) != net.num_class:
-            raise InputError(f"{labels} has {len(names)} names for {net.num_class} classes: it needs a line for each")
+            raise InputError(
+                f"{labels} has {counted(len(names), 'name')}, the net {counted(net.num_class, 'class', 'classes')}: "
+                "it needs a line for each"
+            )
         return names
     names = net.options.class_names
     if names is None and net.options.dataset in DATASETS:
@@ -207,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         stride = args.stride if args.stride is not None else args.window / 2
         windows = make_windows(num_frames, max(1, round(args.window * fps)), max(1.0, stride * fps))
     if not args.json:
-        print(f"{args.video}: {num_frames} frames at {fps:g} a second, {net}")
+        print(f"{args.video}: {counted(num_frames, 'frame')} at {fps:g} a second, {net}")
     wanted = [window_frames(net, window) for window in windows]
     rng = np.random.RandomState(0)  # the test transforms draw nothing from it
     for window, frames, window_source in zip(windows, wanted, read_windows(source, wanted), strict=True):
