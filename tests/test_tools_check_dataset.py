@@ -56,7 +56,7 @@ def test_every_kind_of_damage_is_found(damaged, capsys):
     assert found.keys() == expected.keys()
     assert all(found[line].startswith(text) for line, text in expected.items()), found
     assert not any(".cpp" in text for text in found.values())  # where the decoder was built says nothing to the user
-    assert f"{list_file}: 2 of 11 videos are as listed" in out
+    assert f"{list_file}: 2 of 11 videos as listed" in out
 
 
 def test_decode_some_looks_at_first_middle_and_last_frame(damaged, capsys):
@@ -97,7 +97,7 @@ def test_data_set_by_name_checks_both_lists(tmp_path, capsys):
     make_kinetics_tree(tmp_path, num_videos=3, num_frames=4)
     options = ("kinetics", "--root_dataset", tmp_path, "--num_class", 2)
     assert check(*options) == 0
-    assert capsys.readouterr().out.count("3 of 3 videos are as listed") == 2
+    assert capsys.readouterr().out.count("3 of 3 videos as listed") == 2
     val = tmp_path / "kinetics/labels/val_videofolder.txt"
     val.write_text(val.read_text() + "train/class 0/video_0 4 0\n")
     assert check(*options) == 1
@@ -141,8 +141,12 @@ def test_links_out_of_the_root_are_problems(tmp_path, capsys):
 def test_mistakes(tmp_path):
     with pytest.raises(InputError, match="is no data set: give LIST and ROOT, or one of kinetics"):
         check("kinetiks")
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match=r"list file .*none\.txt is not there: give another LIST$"):
         check(tmp_path / "none.txt", tmp_path)
+    with pytest.raises(InputError, match=r"folder .*none is not there: give another ROOT$"):
+        check(tmp_path / "none.txt", tmp_path / "none")
+    with pytest.raises(InputError, match=r"is not there: see --root_dataset$"):
+        check("kinetics", "--root_dataset", tmp_path)
     bad = tmp_path / "bad.txt"
     bad.write_text("a 3 0\nb 3\n")
     with pytest.raises(InputError, match=r"bad\.txt:2: 2 fields"):

@@ -29,6 +29,7 @@ from ops.dataset_configs import DATASETS, IO_KINDS, resolve_dataset
 from ops.errors import InputError, run_command
 from ops.video import FrameFolder, VideoFile, num_template_fields
 from ops.video_list import MIN_TRAIN_FRAMES, VideoRecord
+from ops.words import counted
 from tools.common import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
 from tools.lists import last_frame_number
 
@@ -60,7 +61,7 @@ def check_video(record: VideoRecord, *, dataset: TSNDataSet, decode: str) -> Fin
     except InputError as error:
         return Finding(0, str(error))
     if problem is None and found != record.num_frames:
-        problem = f"{record.num_frames} frames listed, {found} on disk"
+        problem = f"{counted(record.num_frames, 'frame')} listed, {found} on disk"
     return Finding(found, problem)
 
 
@@ -98,7 +99,7 @@ def check_list(dataset: TSNDataSet, *, decode: str, jobs: int) -> tuple[list[Fin
 def print_report(dataset: TSNDataSet, findings: Sequence[Finding], problems: Sequence[str]) -> None:
     """Print the summary of a list, and the first problems on stderr."""
     frames = [finding.num_frames for finding in findings if finding.num_frames]
-    print(f"{shown(dataset.list_file)}: {len(findings) - len(problems)} of {len(findings)} videos are as listed")
+    print(f"{shown(dataset.list_file)}: {len(findings) - len(problems)} of {counted(len(findings), 'video')} as listed")
     if frames:
         short = sum(count < MIN_TRAIN_FRAMES for count in frames)
         classes = len({record.label for record in dataset.video_list})
@@ -123,7 +124,7 @@ def write_fixed(path: str | Path, dataset: TSNDataSet, findings: Sequence[Findin
         raise InputError(f"{shown(path)} would be empty: no video of {shown(dataset.list_file)} can be used")
     write_lines(path, lines)
     recounted = sum(0 < found.num_frames != record.num_frames for record, found in pairs)
-    print(f"{shown(path)}: {len(lines)} videos ({recounted} recounted, {len(pairs) - len(lines)} dropped)")
+    print(f"{shown(path)}: {counted(len(lines), 'video')} ({recounted} recounted, {len(pairs) - len(lines)} dropped)")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -162,6 +163,13 @@ def open_lists(args: argparse.Namespace) -> list[TSNDataSet]:
         root, image_tmpl = paths.root_path, paths.image_tmpl
     else:
         lists, root, image_tmpl = [(args.list, args.num_class)], args.root, args.image_tmpl or "img_{:05d}.jpg"
+    own = args.root is not None
+    if not Path(root).is_dir():
+        raise InputError(f"folder {shown(root)} is not there: {'give another ROOT' if own else 'see --root_dataset'}")
+    for list_file, _ in lists:
+        if not Path(list_file).is_file():
+            hint = "give another LIST" if own else "see --root_dataset; tools/gen_label_*.py write lists"
+            raise InputError(f"list file {shown(list_file)} is not there: {hint}")
     return [
         TSNDataSet(
             root,
