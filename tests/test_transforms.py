@@ -428,6 +428,15 @@ def test_normalisation_is_the_published_arithmetic(channels_last: bool, shape: t
         assert clip.view(8, 3, 5, 7).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_normalisation_leaves_a_float_clip_as_it_was(channels_last: bool) -> None:
+    levels = torch.arange(2 * 12 * 5 * 7).remainder(256).float().reshape(2, 12, 5, 7)
+    kept = levels.clone()
+    normalize = ClipNormalize(**IMAGENET, channels_last=channels_last)
+    assert torch.equal(normalize(levels), normalize(kept.to(torch.uint8)))
+    assert torch.equal(levels, kept)
+
+
 def test_every_level_of_every_channel_is_within_a_millionth() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     clip = ClipNormalize(**IMAGENET)(levels)
