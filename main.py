@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -19,29 +16,24 @@ from ops.checkpoint import (
     Checkpoint,
     ModelOptions,
     load_checkpoint,
-    load_for_finetune,
-    load_into,
     store_name,
 )
 from ops.compiling import compile_errors
-from ops.dataset import TSNDataSet, quick_check
+from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths, resolve_dataset
-from ops.distributed import Process, init_from_env, shut_down, sync_batch_norm
-from ops.engine import Validation
-from ops.errors import InputError, run_command
-from ops.files import atomic_write_text
+from ops.distributed import Process, check_amp, init_from_env, shut_down, sync_batch_norm
+from ops.errors import run_command
 from ops.loader import make_loader
 from ops.memory_format import to_channels_last
-from ops.models import TSN, build_model
 from ops.opts import parse_train_args
 from ops.progress import StopRequestedError
 from ops.run import Networks, Run, RunSettings
-from ops.run_log import RunLog, read_epochs
+from ops.run_log import RunLog
+from ops.run_report import check_plots, say_stopped, say_where, write_plots
+from ops.run_setup import build_network, open_dataset, set_up_torch
 from ops.run_state import (
-    LATEST,
     Position,
     check_resumable,
-    check_same_network,
     check_writable,
     find_checkpoint,
     learns_head_faster,
@@ -52,7 +44,7 @@ from ops.run_state import (
 )
 from ops.schedule import Schedule, scaled_lr
 from ops.signals import StopSignals
-from ops.transforms import ClipNormalize, train_transform, val_transform
+from ops.transforms import ClipNormalize
 from pretrained.table import local_path
 
 logger = logging.getLogger("main")
@@ -60,16 +52,11 @@ logger = logging.getLogger("main")
 
 def main(argv: Sequence[str] | None = None) -> int | None:
     args = parse_train_args(argv)
-    check_options(args)
     set_up_torch(args.seed, deterministic=args.deterministic)
     process = init_from_env(args.gpus)
     logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s")
-    if len(process.devices) > 1 and args.amp == "bf16":
-        raise InputError(  # nn.DataParallel's threads know of fp16 only, and would compute in that
-            f"--amp bf16 on {len(process.devices)} GPUs needs a process for each: "
-            f"torchrun --nproc_per_node={len(process.devices)} main.py ... (or one of them: --gpus 0)"
-        )
     try:
+        check_amp(args.amp, process, "main.py")
         with compile_errors(args.compile):
             return train(args, process)
     finally:
@@ -95,11 +82,15 @@ def train(args: argparse.Namespace, process: Process) -> int | None:
         options, epochs=args.epochs, pretrain=args.pretrain or "none", lr_type=args.lr_type, suffix=args.suffix
     )
     log_folder, model_folder = run_folder(args.root_log, name), run_folder(args.root_model, name)
-    val_set = data_set(args, data, options, training=False)
-    train_set = val_set if args.evaluate else data_set(args, data, options, training=True)
-    if process.is_main and not args.evaluate:
-        check_writable(log_folder)
-        check_writable(model_folder)
+    reading = {"io": args.io, "image_backend": args.image_backend, "seed": args.seed}
+    reading |= {"allow_outside": args.allow_outside, "on_error": args.on_error}
+    val_set = open_dataset(data, options, training=False, **reading)
+    train_set = val_set if args.evaluate else open_dataset(data, options, training=True, **reading)
+    if process.is_main:
+        for folder in () if args.evaluate else (log_folder, model_folder):
+            check_writable(folder, "see --root_log and --root_model")
+        if args.plots:
+            check_plots(args.plots)
     train_loader = loader(args, train_set, process, training=True)
     num_steps = len(train_loader)
 
@@ -109,7 +100,15 @@ def train(args: argparse.Namespace, process: Process) -> int | None:
     recorded = recorded_options(args, options, num_train=len(train_set), fc_lr5=fc_lr5)
     if resumed is not None and not args.evaluate:
         check_resumable(resumed, recorded)
-    model = load_network(args, options, resumed, tuned, fc_lr5=fc_lr5, verbose=process.is_main)
+    model = build_network(
+        options,
+        resumed,
+        tuned,
+        pretrain=args.pretrain,
+        partial_bn=not args.no_partialbn,
+        fc_lr5=fc_lr5,
+        verbose=process.is_main,
+    )
     channels_last = args.memory_format != "contiguous"
     model.to(process.device)
     if channels_last:
@@ -171,33 +170,6 @@ def train(args: argparse.Namespace, process: Process) -> int | None:
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
-
-
-def check_options(args: argparse.Namespace) -> None:
-    """Refuse what argparse cannot see is wrong."""
-    if args.online and not args.shift:
-        raise InputError("--online says which way --shift moves channels: give --shift, too")
-    if args.start_epoch >= args.epochs and not args.evaluate:
-        raise InputError(f"--start-epoch {args.start_epoch} leaves nothing to do: --epochs is {args.epochs}")
-    if args.tune_from and args.resume and args.resume != "auto":
-        raise InputError("--tune_from begins a run and --resume goes on with one: give one of them")
-    for flag, value in (("--lr", args.lr), ("--clip-gradient", args.clip_gradient)):
-        if value is not None and not value > 0:
-            raise InputError(f"{flag} must be more than 0, got {value:g}")
-    for flag, value in (("--weight-decay", args.weight_decay), ("--momentum", args.momentum)):
-        if not value >= 0:
-            raise InputError(f"{flag} must not be negative, got {value:g}")
-
-
-def set_up_torch(seed: int, *, deterministic: bool) -> None:
-    """Seed every random generator, and choose between the quickest kernels and those that always give the same."""
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = not deterministic
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def model_options(args: argparse.Namespace, data: DatasetPaths) -> ModelOptions:
@@ -292,41 +264,7 @@ def advice(args: argparse.Namespace, process: Process, recorded: dict[str, Any])
     )
 
 
-# --- data and network -------------------------------------------------------------------------------------------------
-
-
-def data_set(args: argparse.Namespace, data: DatasetPaths, options: ModelOptions, *, training: bool) -> TSNDataSet:
-    """Training or validation set, after a quick look at whether its files are there."""
-    size = options.input_size
-    transform = (
-        train_transform(size, options.modality, options.flip) if training else val_transform(size, size * 256 // 224)
-    )
-    list_file = data.train_list if training else data.val_list
-    if list_file is None:
-        raise InputError(f"data set {data.name}: give --train_list and --val_list")
-    chosen = TSNDataSet(
-        data.root_path,
-        list_file,
-        num_segments=options.num_segments,
-        new_length=options.new_length,
-        modality=options.modality,
-        image_tmpl=data.image_tmpl,
-        transform=transform,
-        random_shift=training,
-        dense_sample=options.dense_sample,
-        io=args.io,
-        image_backend=args.image_backend,
-        num_class=options.num_class,
-        seed=args.seed,
-        allow_outside=args.allow_outside,
-    )
-    try:
-        quick_check(chosen)
-    except InputError as error:
-        if args.on_error == "raise":
-            raise
-        logger.warning("Warning: %s", error)
-    return chosen
+# --- data and log -----------------------------------------------------------------------------------------------------
 
 
 def loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process, *, training: bool) -> DataLoader:
@@ -343,35 +281,6 @@ def loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process, *, t
     )
 
 
-def load_network(
-    args: argparse.Namespace,
-    options: ModelOptions,
-    resumed: Checkpoint | None,
-    tuned: Checkpoint | None,
-    *,
-    fc_lr5: bool,
-    verbose: bool,
-) -> TSN:
-    """The network with its first weights: of a checkpoint, or of `--pretrain`."""
-    has_weights = resumed is not None or tuned is not None
-    model = build_model(
-        options,
-        pretrain="none" if has_weights else args.pretrain,
-        partial_bn=not args.no_partialbn,
-        fc_lr5=fc_lr5,
-        print_spec=verbose,
-    )
-    if resumed is not None:
-        check_same_network(resumed, options.to_dict())
-        logger.info("%s", load_into(model, resumed))
-    elif tuned is not None:
-        logger.info("%s", load_for_finetune(model, tuned, dataset=options.dataset, num_class=options.num_class))
-    return model
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
 def open_log(
     args: argparse.Namespace, process: Process, folder: Path, position: Position, resumed: Checkpoint | None
 ) -> RunLog:
@@ -381,41 +290,6 @@ def open_log(
     note = "new run" if resumed is None else f"resumed from {resumed.path}"
     log.describe(vars(args), note, device=str(process))
     return log
-
-
-def say_where(position: Position, epochs: int, resumed: Checkpoint | None, model_folder: Path) -> None:
-    if position.epoch >= epochs:
-        logger.info("%s has done %d epochs: nothing is left of %d epochs", resumed.path, position.epoch, epochs)
-    elif resumed is not None:
-        step = f", step {position.progress.step}" if position.progress else ""
-        logger.info("Resumed from %s at epoch %d%s", resumed.path, position.epoch, step)
-    elif (model_folder / LATEST).exists():
-        logger.warning("Warning: %s of an earlier run will be overwritten", model_folder / LATEST)
-
-
-def say_stopped(stop: StopSignals, position: Position, num_steps: int, model_folder: Path) -> None:
-    by = stop.received.name if stop.received else "another process"
-    step = f", step {position.progress.step} of {num_steps}" if position.progress else ""
-    latest = model_folder / LATEST
-    then = f"the same command with --resume auto goes on from {latest}" if latest.exists() else "nothing to save yet"
-    logger.warning("Stopped by %s in epoch %d%s; %s", by, position.epoch, step, then)
-
-
-def write_plots(
-    folder: Path, epochs_file: Path | None, result: Validation | None, class_names: list[str] | None
-) -> None:
-    """Draw the run's curves, and the last validation's confusion matrix with its per-class table."""
-    from ops.plots import confusion_png, curves_png, per_class_table
-
-    if epochs_file is not None:
-        curves_png(read_epochs(epochs_file), folder / "curves.png")
-    if result is not None:
-        matrix = result.confusion.numpy()
-        confusion_png(matrix, class_names, folder / "confusion.png")
-        table = per_class_table(matrix, class_names)
-        atomic_write_text(folder / "per_class.txt", table + "\n")
-        print(table)
-    logger.info("Wrote figures to %s", folder)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,16 @@ import numpy as np
 
 from ops.checkpoint import load_checkpoint
 from ops.dataset_configs import resolve_dataset
-from ops.distributed import Process, init_from_env, shut_down
+from ops.distributed import Process, check_amp, init_from_env, shut_down
 from ops.errors import InputError, run_command
 from ops.evaluation import check_same_videos, evaluate
 from ops.inference import Net, Runtime, choose_views, default_num_class, load_net
 from ops.loader import make_loader
 from ops.opts import parse_test_args, test_parser
 from ops.plots import confusion_png, per_class_table
+from ops.run_report import check_plots
 from ops.scores import Scores, fuse, submission_lines, write_lines
+from ops.words import counted
 from pretrained.table import local_path
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,16 @@ def per_net(value: Sequence | str | None, num_nets: int, option: str) -> list:
     if values is None or isinstance(values, str) or len(values) == 1:
         return [values if values is None or isinstance(values, str) else values[0]] * num_nets
     if len(values) != num_nets:
-        raise InputError(f"{option} has {len(values)} values for {num_nets} weights: give one for each, or one for all")
+        raise InputError(
+            f"{option} has {counted(len(values), 'value')} for {counted(num_nets, 'weight')}: give one for each"
+            + (", or one for all" if num_nets > 1 else "")
+        )
     return list(values)
+
+
+def weight_files(weights: str) -> list[str]:
+    """The files or published names that --weights lists; a file may have a comma in its own name."""
+    return [weights] if Path(weights).is_file() else weights.split(",")
 
 
 def load_nets(args: argparse.Namespace, num_crops: int | None, process: Process) -> tuple[list[Net], list, list]:
@@ -43,7 +53,7 @@ def load_nets(args: argparse.Namespace, num_crops: int | None, process: Process)
         args.protocol, num_crops=num_crops, dense=args.dense_sample, twice=args.twice_sample, full_res=args.full_res
     )
     runtime = Runtime(process.device, process.devices, args.amp, args.compile, args.memory_format != "contiguous")
-    weights = [args.weights] if Path(args.weights).is_file() else args.weights.split(",")
+    weights = weight_files(args.weights)
     settings = zip(
         weights,
         per_net(args.test_segments, len(weights), "--test_segments"),
@@ -124,8 +134,8 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise InputError(f"{option} {value}: the folder {path.parent} is not there")
         if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
             raise InputError(f"{option} {value}: may not be written")
-    if args.plots and Path(args.plots).exists() and not Path(args.plots).is_dir():
-        raise InputError(f"--plots {args.plots} is not a folder")
+    if args.plots:
+        check_plots(args.plots)
 
 
 def write_results(result: Scores, class_names: list[str] | None, args: argparse.Namespace) -> None:
@@ -148,10 +158,10 @@ def run(args: argparse.Namespace, num_crops: int | None, process: Process) -> No
     """Evaluate on this process's share; rank 0 reports."""
     if process.is_main:
         check_outputs(args)
-    nets, datasets, class_names = load_nets(args, num_crops, process)
-    coeffs = per_net(args.coeff or [1.0], len(nets), "--coeff")
+    coeffs = per_net(args.coeff or [1.0], len(weight_files(args.weights)), "--coeff")
     if not np.isfinite(coeffs).all():
         raise InputError(f"--coeff {args.coeff}: the weights must be finite numbers")
+    nets, datasets, class_names = load_nets(args, num_crops, process)
     if process.is_main:
         for net, coeff in zip(nets, coeffs, strict=True):
             print(f"{net.name}: {net}" + (f", coefficient {coeff:g}" if len(nets) > 1 else ""))
@@ -191,7 +201,7 @@ def run(args: argparse.Namespace, num_crops: int | None, process: Process) -> No
     print("-----Evaluation is finished------")
     if args.protocol:
         print(f"Protocol {args.protocol}: {nets[0].views}")
-    print(f"{len(names)} of {len(datasets[0])} videos")
+    print(f"{len(names)} of {counted(len(datasets[0]), 'video')}")
     print(f"Class Accuracy {result.class_percent():.2f}%")
     print(f"Overall Prec@1 {result.topk_percent(1):.2f}% Prec@5 {result.topk_percent(5):.2f}%")
 
@@ -203,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     process = init_from_env(args.gpus)
     logging.basicConfig(level=logging.INFO if process.is_main else logging.WARNING, format="%(message)s")
     try:
+        check_amp(args.amp, process, "test_models.py")
         run(args, explicit.test_crops, process)
     finally:
         shut_down()

@@ -139,6 +139,19 @@ def init_from_env(gpus: Sequence[int] | None = None) -> Process:
     return Process(rank, world_size, local_rank, local_world_size, device)
 
 
+def check_amp(amp: str, process: Process, command: str) -> None:
+    """Refuse mixed precision that nn.DataParallel would get wrong.
+
+    Raises:
+        InputError: bf16 on several devices of one process.
+    """
+    if len(process.devices) > 1 and amp == "bf16":
+        raise InputError(  # nn.DataParallel's threads know of fp16 only, and would compute in that
+            f"--amp bf16 on {len(process.devices)} GPUs needs a process for each: "
+            f"torchrun --nproc_per_node={len(process.devices)} {command} ... (or one of them: --gpus 0)"
+        )
+
+
 def shut_down() -> None:
     """Leave the job, if this process is in one."""
     if dist.is_available() and dist.is_initialized():

@@ -18,6 +18,8 @@ from ops.param_groups import parameter_groups
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift, pooled_segments
 from ops.transforms import FLOW_SCALES, RGB_SCALES, Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
 
+_MIN_INPUT_SIZE = 32
+
 
 class TSN(nn.Module):
     """Scores of a clip: (N, T*C, H, W) or (N, T, C, H, W) -> (N, num_class), or (N, T, num_class) with 'identity'.
@@ -112,9 +114,13 @@ class TSN(nn.Module):
         backbone_row(self.arch)
         if self.modality not in MODALITIES:
             raise InputError(f"unknown modality {self.modality!r}: choose one of {', '.join(MODALITIES)}")
-        for name in ("num_class", "num_segments", "new_length", "shift_div", "input_size"):
+        for name in ("num_class", "num_segments", "new_length", "shift_div"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.input_size < _MIN_INPUT_SIZE:
+            raise InputError(
+                f"input_size must be {_MIN_INPUT_SIZE} or more, got {self.input_size}: networks halve it five times"
+            )
         if self.modality == "RGB" and self.new_length != 1:
             raise InputError(f"RGB takes one frame a segment: new_length must be 1, got {self.new_length}")
         if not 0 <= self.dropout < 1:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ops.checkpoint_names import MODALITIES
+from ops.errors import InputError
 
 
 def _positive(text: str) -> int:
@@ -170,8 +171,25 @@ def test_parser() -> argparse.ArgumentParser:
 
 
 def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse main.py's command line."""
-    return train_parser().parse_args(argv)
+    """Parse main.py's command line.
+
+    Raises:
+        InputError: options that contradict each other, or a number out of its range.
+    """
+    args = train_parser().parse_args(argv)
+    if args.online and not args.shift:
+        raise InputError("--online says which way --shift moves channels: give --shift, too")
+    if args.start_epoch >= args.epochs and not args.evaluate:
+        raise InputError(f"--start-epoch {args.start_epoch} leaves nothing to do: --epochs is {args.epochs}")
+    if args.tune_from and args.resume and args.resume != "auto":
+        raise InputError("--tune_from begins a run and --resume goes on with one: give one of them")
+    for flag, value in (("--lr", args.lr), ("--clip-gradient", args.clip_gradient)):
+        if value is not None and not value > 0:
+            raise InputError(f"{flag} must be more than 0, got {value:g}")
+    for flag, value in (("--weight-decay", args.weight_decay), ("--momentum", args.momentum)):
+        if not value >= 0:
+            raise InputError(f"{flag} must not be negative, got {value:g}")
+    return args
 
 
 def parse_test_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

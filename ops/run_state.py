@@ -190,7 +190,7 @@ def run_folder(root: str, name: str) -> Path:
     return Path(root) / name
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, hint: str) -> None:
     """Find out now, and not behind the first epoch, whether files can be written.
 
     Raises:
@@ -201,7 +201,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"cannot write in {folder}: {error.strerror}; see --root_log and --root_model") from error
+        raise InputError(f"cannot write in {folder}: {error.strerror}; {hint}") from error
 
 
 def find_checkpoint(resume: str, model_folder: Path, *, needed: bool) -> Checkpoint | None:

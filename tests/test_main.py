@@ -12,6 +12,7 @@ from PIL import Image
 
 import main
 from ops.checkpoint import load_checkpoint
+from ops.distributed import Process
 from ops.errors import InputError
 from ops.opts import train_parser
 from ops.run_log import read_epochs
@@ -213,7 +214,7 @@ def test_unreadable_video_stops_the_run_or_is_counted(run, root, tmp_path, capsy
     run("--epochs 2 --on_error skip", *lists)
     log = (only("log") / "log.csv").read_text()
     assert log.count("Left out: ") >= 1 and "2 of 3 videos" in log
-    assert "1 unreadable video(s) left out" in log.splitlines()[-1]
+    assert "1 unreadable video left out" in log.splitlines()[-1]
     assert [row["skipped"] for row in read_epochs(only("log") / "epochs.csv")] == [1, 1]
 
 
@@ -245,6 +246,8 @@ MISTAKES = {
     "--val_list empty.txt": r"empty\.txt is empty",
     "--root_path nowhere": "nowhere",
     "--shift --shift_place 5": "5",
+    "--input_size 3": "input_size must be 32 or more, got 3",
+    "--plots start": "cannot write in start: File exists; see --plots",
     "--pretrain text.pth": r"text\.pth",
 }
 
@@ -257,6 +260,12 @@ def test_mistakes_are_one_clear_line(run, options, monkeypatch):
     Path("text.pth").write_text("no checkpoint")
     with pytest.raises(InputError, match=MISTAKES[options]):
         run(options)
+
+
+def test_bf16_over_several_gpus_needs_a_process_for_each(run, monkeypatch):
+    monkeypatch.setattr(main, "init_from_env", lambda gpus: Process(devices=(0, 1)))
+    with pytest.raises(InputError, match=r"torchrun --nproc_per_node=2 main\.py"):
+        run("--amp bf16")
 
 
 def test_a_mistake_ends_the_command_with_one_line_and_status_2(root, tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 
 import test_models
 from ops.checkpoint import ModelOptions, load_checkpoint, load_into, published_state_dict, save_checkpoint
+from ops.distributed import Process
 from ops.errors import InputError
 from ops.inference import PROTOCOLS, Runtime, Views, choose_views, pass_size
 from ops.models import build_model
@@ -141,7 +142,7 @@ def test_scores_are_the_mean_over_crops_and_clips(tree, tsm, tmp_path, capsys, o
     assert scores.names == ["val/class 0/video_0", "val/class 1/video_1"][:num_videos]
     assert scores.labels.tolist() == [0, 1][:num_videos]
     out = capsys.readouterr().out
-    assert f"{num_videos} of {num_videos} videos" in out
+    assert f"{num_videos} of {num_videos} video{'s' if num_videos > 1 else ''}\n" in out
     if options[0] == "--protocol":
         assert f"Protocol {options[1]}: {PROTOCOLS[options[1]]}" in out
 
@@ -237,6 +238,19 @@ def test_lists_of_options_need_one_value_a_net(tree, tsm, tsn, tmp_path, option,
         evaluate(tree, f"{tsm},{tsn}", tmp_path, option, value)
 
 
+def test_one_weight_takes_one_coefficient_and_is_not_looked_for_before():
+    with pytest.raises(InputError, match=r"--coeff has 2 values for 1 weight: give one for each$"):
+        test_models.main(["kinetics", "--weights", "none.pth", "--coeff", "1,2"])
+    with pytest.raises(InputError, match="must be finite"):
+        test_models.main(["kinetics", "--weights", "none.pth", "--coeff", "nan"])
+
+
+def test_bf16_over_several_gpus_needs_a_process_for_each(monkeypatch):
+    monkeypatch.setattr(test_models, "init_from_env", lambda gpus: Process(devices=(0, 1)))
+    with pytest.raises(InputError, match=r"torchrun --nproc_per_node=2 test_models\.py"):
+        test_models.main(["kinetics", "--weights", "none.pth", "--amp", "bf16"])
+
+
 # --- what is printed and written --------------------------------------------------------------------------------------
 
 
@@ -268,7 +282,7 @@ def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
     [
         ("--csv_file", "nowhere/x.csv", "folder .*nowhere is not there"),
         ("--scores", ".", "is a folder"),
-        ("--plots", "file", "is not a folder"),
+        ("--plots", "file", "cannot write in .*file: File exists; see --plots"),
     ],
 )
 def test_files_that_cannot_be_written_are_found_before_the_evaluation(option, value, message, tmp_path, monkeypatch):
