@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ops.errors import InputError
 from ops.files import atomic_write_text
+from pretrained.timed_http import TimedHTTPHandler, TimedHTTPSHandler
 
 _TRIES = 4  # in a row without a new byte
 _PAUSE_S = 1.0
@@ -76,7 +77,7 @@ class Transfer:
         self.notes = notes  # which version of which file the part belongs to
         local = check_url(url).hostname in _LOCAL_HOSTS
         proxies = [urllib.request.ProxyHandler({})] if local else []  # a proxy knows another localhost
-        self.opener = urllib.request.build_opener(_CheckedRedirect, *proxies)
+        self.opener = urllib.request.build_opener(_CheckedRedirect, TimedHTTPHandler, TimedHTTPSHandler, *proxies)
 
     def run(self) -> None:
         if check_url(self.url).scheme == "file":
