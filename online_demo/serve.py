@@ -6,6 +6,7 @@ can be asked for: the page's three files are read once, at the start.
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import socket
@@ -17,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from online_demo.incoming import Incoming
 from online_demo.recognizer import Recognizer
 from online_demo.watching import MAX_SESSIONS, MAX_VIEWERS, Page, Session, Sessions, decode_jpeg
 from ops.errors import InputError
@@ -124,6 +126,16 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _SOCKET_TIMEOUT_S
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._incoming = Incoming(self.connection)
+        self.rfile = io.BufferedReader(self._incoming)
+
+    def handle_one_request(self) -> None:
+        self._incoming.restart()
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         if not self._is_for_us():
