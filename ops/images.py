@@ -18,6 +18,10 @@ from ops.errors import InputError
 BACKENDS = ("torchvision", "pillow")
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 * 1024 * 1024
+# A progressive JPEG refines its picture scan by scan; encoders write about ten. Each costs a pass over all pixels, so a
+# small file of many empty ones would take minutes (libjpeg-turbo's advisory LJT-01-004).
+MAX_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"  # within a scan's data, an FF byte is never followed by DA
 
 # Pillow picks its reader by content: without this list a file named .jpg could be an EPS, which runs Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -63,6 +67,13 @@ def check_size(path: str, width: int, height: int) -> None:
     """Refuse a picture of more than MAX_PIXELS pixels: hostile headers claim sizes that no memory holds."""
     if width * height > MAX_PIXELS:
         raise InputError(f"{path}: {width} x {height} pixels is more than the limit of {MAX_PIXELS:,}")
+
+
+def check_scans(path: str, data: bytes | bytearray) -> None:
+    """Refuse a JPEG of more than MAX_SCANS scans."""
+    count = data.count(_START_OF_SCAN)
+    if count > MAX_SCANS:
+        raise InputError(f"{path}: a JPEG of {count} scans is over the limit of {MAX_SCANS}")
 
 
 def read_rgb_tensor(path: str) -> Tensor:
@@ -119,6 +130,7 @@ def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
         array = np.array(_decode_pillow(path, data, mode))
         return torch.from_numpy(array[:, :, None] if gray else array).permute(2, 0, 1)
     check_size(path, shape[0], shape[1])
+    check_scans(path, data)
     try:
         # torchvision.io.decode_jpeg is this call and a deprecation warning a frame.
         return torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), _READ_MODES[mode], False)
@@ -132,6 +144,7 @@ def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
     shape = jpeg_shape(data)
     if shape is not None:
         check_size(path, shape[0], shape[1])
+        check_scans(path, data)
     # Pillow's readers raise nearly anything on damaged files (OSError, SyntaxError, struct.error, IndexError, ...), and
     # warn of odd metadata and of sizes, which are checked here.
     try:
