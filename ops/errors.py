@@ -23,6 +23,9 @@ def run_command(main: Callable[[], int | None]) -> None:
     Anything else is our own bug and keeps its traceback.
     """
     program = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no text at all
     try:
         sys.exit(main())
     except InputError as error:
