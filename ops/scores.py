@@ -15,6 +15,7 @@ import torch
 from ops.errors import InputError
 from ops.files import atomic_path
 from ops.metrics import accuracy, confusion_matrix, mean_class_accuracy
+from ops.text import is_one_line
 
 # np.savez does not compress at all; np.savez_compressed makes padded names some ten times smaller.
 _MAX_RATIO = 100
@@ -121,6 +122,8 @@ def _problem(names: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> str |
         return f"names {names.shape}, labels {labels.shape} and scores {scores.shape} are not (M,), (M,) and (M, K)"
     if not scores.size:
         return "no scores in it"
+    if not all(is_one_line(name) for name in names.tolist()):
+        return "a name with control characters"  # it would become more than one line of a submission
     if not np.isfinite(scores).all():
         return "scores that are not finite"
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
