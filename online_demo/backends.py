@@ -14,10 +14,10 @@ import torch
 
 from online_demo.cache import cached_file, load_kept, versions
 from online_demo.model import DemoModel
+from online_demo.tvm_runtime import MAX_DIFFERENCE, Library
 from ops.errors import InputError
 
 BACKENDS = ("onnxruntime", "torch", "tvm")
-MAX_DIFFERENCE = 1e-3  # of the largest score; float32 kernels differ by some 1e-5
 NUM_CHECK_FRAMES = 4
 
 # The buffers of one stream, in the backend's own form; steps hand back a new one and leave the old as it was.
@@ -110,9 +110,7 @@ class TvmBackend:
         return scores[0], state
 
 
-def _open_library(path: Path) -> Any:
-    from online_demo.tvm_runtime import Library
-
+def _open_library(path: Path) -> Library:
     if not path.is_file():
         raise InputError(f"{path}: no such library; make it with python -m online_demo.compile")
     try:

@@ -36,7 +36,6 @@ class Capture:
 
     def __init__(self, source: Source, *, timeout_s: float = TIMEOUT_S) -> None:
         self.source = source
-        self.num_dropped = 0
         self._timeout_s = timeout_s
         # (frame or None at the end, error)
         self._queue: queue.Queue[tuple[Captured | None, BaseException | None]] = queue.Queue(self._AHEAD)
@@ -105,6 +104,5 @@ class Capture:
         try:
             while True:
                 self._queue.get_nowait()
-                self.num_dropped += 1
         except queue.Empty:
             pass

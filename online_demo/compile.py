@@ -48,17 +48,14 @@ from tools.common import at_least
 NUM_CHECK_FRAMES = 10
 
 
-def export(executable: Any, spec: TargetSpec, path: Path) -> None:
-    """Write a shared library (.so), or its objects without linking (.tar)."""
+def export_options(spec: TargetSpec, path: Path) -> dict[str, Any]:
+    """How to write a shared library (.so), or its objects without linking (.tar); InputError without a compiler."""
     if path.suffix == ".tar":
-        options: dict[str, Any] = {"fcompile": import_tvm().support.tar.tar}
-    elif spec.is_host:
+        return {"fcompile": import_tvm().support.tar.tar}
+    if spec.is_host:
         check_host_compiler()
-        options = {}
-    else:
-        options = {"cc": find_cross_compiler()}
-    with atomic_path(path) as temporary:
-        executable.export_library(str(temporary), **options)
+        return {}
+    return {"cc": find_cross_compiler()}
 
 
 def cuda_source(executable: Any) -> str:
@@ -132,9 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = args.output or Path(f"tsm_{spec.name.replace(':', '_')}{'.tar' if spec.cuda_arch else '.so'}")
     if output.suffix not in (".so", ".tar"):
         raise InputError(f"--output {output}: give a name that ends with .so, or .tar for objects without linking")
-    if spec.cuda_arch and output.suffix == ".so":
-        find_cross_compiler()
-    import_tvm()
+    options = export_options(spec, output)
     model = load_model(args.weights, jester=args.jester)
     record = None if args.untuned else find_record(spec)
     if args.record is not None:
@@ -152,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         record = new_record
     with quiet(), tvm_errors(model, spec):
         executable = compile_module(mod, target, record)
-    export(executable, spec, output)
+    with atomic_path(output) as temporary:
+        executable.export_library(str(temporary), **options)
     check = output.with_suffix(".npz")
     make_check(model, check)
     seconds = time.perf_counter() - began

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 
 from online_demo.backends import BACKENDS, Backend, make_backend
 from online_demo.capture import Capture, Captured
@@ -31,37 +28,9 @@ from online_demo.smoothing import SCORE_WINDOW, SmoothingOptions
 from online_demo.sources import CHOICES, TIMEOUT_S, Source, open_source
 from online_demo.window import Window, check_display
 from ops.errors import InputError, run_command
+from ops.signals import StopSignals
 
 _FPS_WINDOW = 30  # frames
-
-
-class StopRequest:
-    """Ctrl-C and kill end the loop behind the frame in hand, so that a video is finished; a second one ends it at once.
-
-    A context manager. `signal_number`: which one came, None while none did.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def __call__(self) -> bool:
-        return self.signal_number is not None
-
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
-        self.signal_number = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
 
 class Clock:
@@ -254,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{model.input_size}x{model.input_size}; {backend.name}"
     )
     with contextlib.ExitStack() as stack:
-        stopped = stack.enter_context(StopRequest())
+        stopped = stack.enter_context(StopSignals(notice=""))
         server = None
         if address is not None:
             server = stack.enter_context(PageServer(address, lambda: Recognizer(model, backend, smoothing)))
@@ -277,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 timeout_s=args.timeout,
                 stopped=stopped,
             )
-    return 128 + stopped.signal_number if stopped.signal_number else 0
+    return stopped.exit_status if stopped() else 0
 
 
 if __name__ == "__main__":

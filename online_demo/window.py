@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
+import queue
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,9 @@ class Window:
             stderr=self._errors,
             bufsize=0,
         )
+        self._answers: queue.Queue[bytes] = queue.Queue()
+        self._reader = threading.Thread(target=self._read_answers, name="window", daemon=True)
+        self._reader.start()
         try:
             self._answer()
         except InputError:
@@ -64,14 +68,21 @@ class Window:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join()
         self._process.stdout.close()
         self._errors.close()
 
+    def _read_answers(self) -> None:
+        """In a thread, as Windows cannot wait for a pipe with a limit."""
+        while answer := self._process.stdout.read(1):
+            self._answers.put(answer)
+        self._answers.put(b"")
+
     def _answer(self) -> bytes:
-        ready, _, _ = select.select([self._process.stdout], [], [], _ANSWER_TIMEOUT_S)
-        if not ready:
-            raise InputError(f"the window does not answer: {_INSTEAD}")
-        answer = self._process.stdout.read(1)
+        try:
+            answer = self._answers.get(timeout=_ANSWER_TIMEOUT_S)
+        except queue.Empty:
+            raise InputError(f"the window does not answer: {_INSTEAD}") from None
         if not answer:
             raise self._failure()
         return answer
@@ -90,7 +101,7 @@ class Window:
             )
         lines = [line.strip() for line in text.splitlines() if line.strip() and "QFontDatabase" not in line]
         told = next((line for line in lines if "display" in line or "error" in line.lower()), None)
-        reason = told or f"OpenCV ended with status {status}"
+        reason = told or ", ".join([f"OpenCV ended with status {status}", *lines[-1:]])
         return InputError(f"no window can be opened ({reason}): {_INSTEAD}")
 
 

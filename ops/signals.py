@@ -10,9 +10,13 @@ _CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """While in use, the first SIGINT or SIGTERM is only remembered, in `received`; the next acts as always."""
+    """While in use, the first SIGINT or SIGTERM is only remembered, in `received`; the next acts as always.
 
-    def __init__(self) -> None:
+    notice: what the user reads on stderr when it comes; "" for nothing.
+    """
+
+    def __init__(self, notice: str = "saving behind this step; once more to quit at once") -> None:
+        self._notice = notice
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -40,5 +44,5 @@ class StopSignals:
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
-        # print() could be interrupted by this very handler.
-        os.write(2, f"\n{self.received.name}: saving behind this step; once more to quit at once\n".encode())
+        if self._notice:  # print() could be interrupted by this very handler
+            os.write(2, f"\n{self.received.name}: {self._notice}\n".encode())

@@ -270,7 +270,6 @@ def test_live_source_keeps_only_the_newest_frame():
             time.sleep(0.04)
     assert seen == sorted(seen)
     assert len(seen) < 25
-    assert capture.num_dropped >= 40 - len(seen) - 1
 
 
 def test_file_is_never_dropped():
