@@ -1,0 +1,558 @@
+"""Files and servers that mean harm: each refused with one line, nothing run, nothing written, nobody called.
+
+More of them, where their readers are tested: code in checkpoints and zip bombs (test_checkpoint_read.py), pictures of
+60,000 x 60,000 pixels, pipes, EPS and 10^9 frames (test_video.py), web pages in a checkpoint's place, size caps, wrong
+checksums (test_pretrained.py), other pages' requests and paths to files (test_online_demo_serve.py).
+"""
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import pickle
+import resource
+import socket
+import struct
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from online_demo import incoming, serve, watching
+from online_demo.model import load_model
+from online_demo.outputs import Shown
+from online_demo.recognizer import Result
+from online_demo.serve import PageServer
+from online_demo.sources import open_source
+from ops import images
+from ops.checkpoint import ModelOptions, load_checkpoint
+from ops.dataset import TSNDataSet
+from ops.dataset_configs import read_class_names
+from ops.errors import InputError, run_command
+from ops.images import read_rgb_image, read_rgb_tensor
+from ops.scores import Scores
+from ops.text import escaped, is_one_line
+from ops.video import VideoFile
+from ops.video_list import read_list
+from pretrained.download import download
+from tests.demo_helpers import save_random
+from tests.helpers import make_frame_folder, make_frames, make_list, make_video
+from tools import check_dataset, gen_label_kinetics, gen_label_sthv2, predict, vid2img_kinetics
+from tools.lists import VideoFolders
+
+ESCAPES = "\x1b]0;pwned\x07\x1b[2J"
+
+
+class Bomb:
+    """Pickles as a call that makes a file."""
+
+    def __init__(self, trap):
+        self.trap = trap
+
+    def __reduce__(self):
+        return open, (str(self.trap), "w")
+
+
+@contextlib.contextmanager
+def refusal(*words):
+    """An InputError of one line that holds the words, soon, and with little memory."""
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError) as caught:
+        yield
+    text = str(caught.value)
+    assert "\n" not in text and all(word in text for word in words), text
+    assert time.process_time() - began < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10  # KiB
+
+
+@pytest.fixture
+def visitors():
+    """Ports of a server on this machine, and who has called it so far."""
+    calls = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            calls.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server.server_address[1], calls
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+# --- code in files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_checkpoint,
+        Scores.load,
+        read_list,
+        read_class_names,
+        load_model,
+        lambda path: gen_label_sthv2.read_json(path, dict),
+        gen_label_kinetics.read_label_map,
+        VideoFile.frames,
+        lambda path: read_rgb_tensor(str(path)),
+        lambda path: read_rgb_image(str(path)),
+    ],
+)
+def test_a_pickle_in_any_place_is_refused_and_does_not_run(tmp_path, read):
+    path, trap = tmp_path / "file.pth", tmp_path / "trap"
+    path.write_bytes(pickle.dumps({"state_dict": Bomb(trap)}))
+    with refusal("file.pth"):
+        list(read(VideoFile(path)) if read is VideoFile.frames else read(path))
+    assert sorted(os.listdir(tmp_path)) == ["file.pth"]
+
+
+def test_scores_that_unpack_to_gigabytes_are_refused(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("scores.npy", "w") as part:
+        for _ in range(50):
+            part.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with refusal("bomb.npz"):
+        Scores.load(path)
+    with zipfile.ZipFile(path, "w") as archive:  # claims 4 TB in its header, holds nothing
+        for name, kind in (("names", "<U1"), ("labels", "<i8"), ("scores", "<f4")):
+            buffer = io.BytesIO()
+            np.lib.format.write_array_header_1_0(buffer, {"descr": kind, "fortran_order": False, "shape": (10**12,)})
+            archive.writestr(f"{name}.npy", buffer.getvalue())
+    with refusal("bomb.npz"):
+        Scores.load(path)
+
+
+def test_scores_are_taken_whole_or_not_at_all(tmp_path):
+    """A smaller shape in an array's header: numpy reads less, and never sees that the checksum does not match."""
+    path = tmp_path / "scores.npz"
+    Scores(["a", "b"], np.array([0, 1]), np.eye(2, 12, dtype=np.float32)).save(path)
+    data = path.read_bytes()
+    assert data.count(b"(2, 12)") == 1
+    path.write_bytes(data.replace(b"(2, 12)", b"(2, 11)"))
+    with refusal("scores.npz"):
+        Scores.load(path)
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("io_kind", ["frames", "video"])
+@pytest.mark.parametrize("name", ["../secret", "/etc", "a/../../secret", "./../secret", "a/b/../../../secret"])
+def test_list_paths_stay_below_the_root(tmp_path, name, io_kind):
+    (tmp_path / "root").mkdir()
+    make_frame_folder(tmp_path / "secret", 3)
+    list_file = make_list(tmp_path / "list.txt", [("fine", 3, 0), (name, 3, 0)])
+    with refusal("list.txt:2", "--allow_outside"):
+        TSNDataSet(tmp_path / "root", list_file, io=io_kind)
+
+
+def test_links_out_of_the_root_are_refused(tmp_path):
+    make_frame_folder(tmp_path / "secret", 3)
+    make_video(tmp_path / "secret.mp4", make_frames(3))
+    (tmp_path / "root").mkdir()
+    for name in ("secret", "secret.mp4"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / name)
+    (tmp_path / "root" / "deep").symlink_to(tmp_path)
+    list_file = make_list(tmp_path / "list.txt", [("secret", 3, 0), ("deep/secret", 3, 0)])
+    for kind in ("frames", "video"):
+        for index in (0, 1):
+            with refusal(f"list.txt:{index + 1}", "is a link to", "--allow_outside"):
+                TSNDataSet(tmp_path / "root", list_file, test_mode=True, io=kind)[index]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["http://127.0.0.1:{port}/v.mp4", "concat:a.mp4|http://127.0.0.1:{port}/b.mp4", "tcp://127.0.0.1:{port}",
+     "subfile,,start,0,end,9,,:/etc/passwd", "data:text/plain,x", "pipe:0", "-", "-i", "lavfi:testsrc",
+     "cache:http://127.0.0.1:{port}/v.mp4"],
+)  # fmt: skip
+def test_protocol_names_in_lists_are_only_names(tmp_path, visitors, name):
+    port, calls = visitors
+    list_file = make_list(tmp_path / "list.txt", [(name.format(port=port), 3, 0)])
+    with refusal("list.txt:1", "no such video file"):
+        TSNDataSet(tmp_path, list_file, test_mode=True, io="video")[0]
+    assert calls == []
+
+
+def test_odd_names_of_lists_and_folders(tmp_path, capfd):
+    """Line breaks, dashes, escapes and bytes that are no text in names: files all the same, and shown on one line."""
+    names = [b"line\nbreak", b"-rf", ESCAPES.encode(), b"not \xff text", "\u202eoverride".encode()]
+    root = tmp_path / "root"
+    for name in names:
+        make_frame_folder(root / "class" / os.fsdecode(name), 3)
+    make_video(root / "class" / os.fsdecode(b"\xff.mp4"), make_frames(3))
+    assert gen_label_kinetics.main([str(root), "--out", str(tmp_path), "--from_folders", "--val_share", "0.5"]) == 1
+    assert vid2img_kinetics.main([str(root), str(tmp_path / "frames")]) == 0
+    listed = b"".join(path.read_bytes() for path in tmp_path.glob("*_videofolder.txt"))
+    assert listed.count(b"\n") == len(names) - 1  # all but the name with a line break
+    check_dataset.main([str(tmp_path / "train_videofolder.txt"), str(root), "--decode", "none"])
+    out, err = capfd.readouterr()
+    assert "\x1b" not in out + err and "\x07" not in out + err
+
+
+# --- videos that lead elsewhere ---------------------------------------------------------------------------------------
+
+PLAYLISTS = {
+    "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n",
+    "HLS with a key": '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{target}"\n#EXTINF:9,\nsecret.mp4\n#EXT-X-ENDLIST\n',
+    "ffconcat": "ffconcat version 1.0\nfile {target}\n",
+    "DASH": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
+    'mimeType="video/mp4"><Representation id="0"><BaseURL>{target}</BaseURL></Representation></AdaptationSet></Period>'
+    "</MPD>",
+    "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\n",
+    "IMF": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016">{target}'
+    "</CompositionPlaylist>",
+    "RealText": "rtsptext\n{target}\n",
+    "Windows": "[Reference]\nRef1={target}\n",
+}
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".m3u8", ".avi", ".webm"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_playlists_are_not_followed(tmp_path, visitors, kind, extension):
+    port, calls = visitors
+    make_video(tmp_path / "secret.mp4", make_frames(3))
+    path = tmp_path / f"film{extension}"
+    for target in (f"http://127.0.0.1:{port}/v.mp4", "secret.mp4", str(tmp_path / "secret.mp4"), "file:secret.mp4"):
+        path.write_text(PLAYLISTS[kind].format(target=target, port=port))
+        with refusal(path.name):
+            VideoFile(path).read([0])
+        with refusal(path.name):
+            list(open_source(str(path)).frames())
+    assert calls == []
+
+
+def test_an_mp4_whose_data_lie_in_another_file_does_not_get_it(tmp_path):
+    """A data reference (box `dref`) may name a file; FFmpeg follows it only when told to."""
+    secret = make_video(tmp_path / "secret.mp4", make_frames(3))
+    data = secret.read_bytes()
+    at = data.index(b"dref") - 4
+    assert data[at + 12 : at + 16] == b"\0\0\0\1"
+    name = str(secret).encode()
+    # QuickTime's alias record: volume name at 10, folder at 56, then (type, length, text) entries; 2 is the full path.
+    alias = struct.pack(">IHH", 0, 0, 2) + struct.pack(">H", 0) + bytes(140)
+    alias += struct.pack(">hH", 2, len(name)) + name + b"\0" * (len(name) % 2) + struct.pack(">hH", -1, 0)
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
+    dref = struct.pack(">I4sII", 16 + len(entry), b"dref", 0, 1) + entry
+    old_size = struct.unpack(">I", data[at : at + 4])[0]
+    grown = bytearray(data[:at] + dref + data[at + old_size :])
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf"):
+        place = grown.index(box) - 4
+        size = struct.unpack(">I", grown[place : place + 4])[0] + len(dref) - old_size
+        grown[place : place + 4] = struct.pack(">I", size)
+    media = grown.index(b"mdat") + 4
+    stop = grown.index(b"moov") - 4 if grown.index(b"moov") > media else len(grown)
+    grown[media:stop] = bytes(stop - media)  # its own data are gone
+    path = tmp_path / "film.mp4"
+    path.write_bytes(bytes(grown))
+    with refusal("film.mp4"):
+        VideoFile(path).read([0])
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def jpeg_of_many_scans(side, num_scans):
+    """A progressive JPEG whose last scan is repeated: a few bytes and a pass over all pixels each."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * num_scans + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("read", [read_rgb_tensor, read_rgb_image])
+def test_pictures_of_endless_scans_are_refused(tmp_path, read):
+    path = tmp_path / "img_00001.jpg"
+    path.write_bytes(jpeg_of_many_scans(4000, 5000))
+    with refusal("img_00001.jpg", "scans"):
+        read(str(path))
+    with refusal("the picture", "scans"):
+        watching.decode_jpeg(jpeg_of_many_scans(1000, 5000))
+    path.write_bytes(jpeg_of_many_scans(64, images.MAX_SCANS // 2))
+    read(str(path))
+
+
+@pytest.mark.parametrize("read", [read_rgb_tensor, read_rgb_image])
+def test_a_png_whose_text_unpacks_to_much(tmp_path, read):
+    bomb = zlib.compress(bytes(100 << 20), 1)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    body = b"zTXtComment\0\0" + bomb
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    path = tmp_path / "img_00001.png"
+    path.write_bytes(data[:33] + chunk + data[33:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(InputError):
+        assert torch.as_tensor(np.array(read(str(path)))).sum() == 0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+# --- names on the terminal and the page -------------------------------------------------------------------------------
+
+
+def test_what_is_one_line():
+    assert is_one_line("Été: 動作, नमस्‍ते, 👩‍🔬, a\u00a0b") and is_one_line("")
+    for text in (ESCAPES, "a\nb", "a\rb", "a\tb", "a\0b", "a\u2028b", "a\x85b", "a\udcffb"):
+        assert not is_one_line(text)
+        assert is_one_line(escaped(text)) and escaped(text).startswith(escaped(text[:1]))
+    assert escaped("a\x1b[2J") == r"a\x1b[2J"
+
+
+@pytest.mark.parametrize("name", [ESCAPES, "two\x0blines", "n\0ul", "tab\tbed", "line\u2028separator"])
+def test_class_names_with_control_characters_are_refused(tmp_path, name):
+    path = tmp_path / "category.txt"
+    path.write_text(f"fine\n{name}\n", encoding="utf-8")
+    with refusal("category.txt:2", "control characters"):
+        read_class_names(path)
+    options = ModelOptions("own", num_class=2).to_dict()
+    for changes in ({"class_names": ["fine", name]}, {"dataset": name}, {"image_tmpl": name}):
+        torch.save({"state_dict": {"a": torch.ones(1)}, "options": {**options, **changes}}, tmp_path / "a.pth")
+        with refusal("a.pth", "control characters"):
+            load_checkpoint(tmp_path / "a.pth")
+    Scores([name], np.array([0]), np.ones((1, 2), np.float32)).save(tmp_path / "a.npz")
+    with refusal("a.npz"):
+        Scores.load(tmp_path / "a.npz")
+
+
+def test_a_class_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "category.txt").write_text("a\nb\na\n")
+    with refusal("category.txt:3", "'a' is there twice"):
+        read_class_names(tmp_path / "category.txt")
+
+
+def test_messages_cannot_write_to_the_terminal(tmp_path, capsys):
+    """Keys of a checkpoint, file names, list lines: whatever a message quotes."""
+
+    def fail():
+        raise InputError(f"{ESCAPES}\nkey \udcff")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_command(fail)
+    assert capsys.readouterr().err.endswith(r"error: \x1b]0;pwned\x07\x1b[2J key \udcff" + "\n")
+    weights = tmp_path / "x.pth"
+    torch.save({ESCAPES: torch.ones(3), "b": 1}, weights)
+    with pytest.raises(SystemExit, match="2"):
+        run_command(lambda: predict.main(["x.mp4", "--weights", str(weights)]))
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "\x1b" not in err
+
+
+def test_a_film_whose_name_is_no_text(tmp_path, monkeypatch):
+    weights = save_random(tmp_path / "net.pth.tar", arch="resnet18", online=False, input_size=32)
+    film = make_video(tmp_path / os.fsdecode(b"film \xff.mp4"), make_frames(9))
+    for more in ([], ["--json"]):
+        output = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "utf-8"))
+        with pytest.raises(SystemExit) as ended:
+            run_command(lambda more=more: predict.main([str(film), "--weights", str(weights), *more]))
+        assert ended.value.code is None
+        sys.stdout.flush()
+        assert b"film \\udcff.mp4" in output.getvalue()
+    assert json.loads(output.getvalue())["video"] == str(film)
+
+
+HTML = "<img src=x onerror=alert(1)>\"'&</script>"
+
+
+def test_labels_with_html_stay_text_on_the_page():
+    """They travel as JSON and are put in as text; the page's policy forbids scripts in it besides."""
+    with PageServer(("127.0.0.1", 0), lambda: None) as server:
+        result = Result(HTML, 0, HTML, ((HTML, 1.0),), 1.0)
+        with contextlib.closing(http.client.HTTPConnection(*server._server.server_address, timeout=20)) as connection:
+            connection.request("GET", "/results")
+            reply = connection.getresponse()
+            server.page.show(np.zeros((2, 2, 3), np.uint8), Shown(0, 0.0, result, True, 1.0, 1.0, 1.0))
+            line = next(line for line in iter(reply.readline, b"") if line.startswith(b"data: "))
+            assert reply.headers["Content-Type"] == "text/event-stream"
+            assert json.loads(line.removeprefix(b"data: "))["label"] == HTML
+            assert reply.headers["X-Content-Type-Options"] == "nosniff"
+            assert "script-src 'self';" in reply.headers["Content-Security-Policy"]
+    for name in ("index.html", "page.js"):
+        text = (serve._FOLDER / name).read_text()
+        assert not any(word in text for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
+
+
+# --- servers and visitors ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raw_server(answer):
+    """A server on this machine that lets `answer(connection)` do what it likes with whoever calls."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    stopped = threading.Event()
+
+    def run():
+        while not stopped.is_set():
+            with contextlib.suppress(OSError):
+                connection, _ = listening.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    answer(connection, stopped)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/x.pth"
+    finally:
+        stopped.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
+
+
+def dribble(head, piece):
+    def answer(connection, stopped):
+        connection.sendall(head)
+        while not stopped.wait(0.02):
+            connection.sendall(piece)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        dribble(b"", b""),  # never answers
+        dribble(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),  # one header without an end
+        dribble(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x"),  # 50 bytes a second
+        dribble(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),  # the length of a chunk
+    ],
+)
+def test_servers_that_dribble_are_given_up(tmp_path, monkeypatch, answer):
+    monkeypatch.setattr("pretrained.transfer._PAUSE_S", 0.01)
+    began = time.monotonic()
+    with raw_server(answer) as url, refusal("broken off"):
+        download(url, tmp_path / "x.pth", timeout_s=0.3)
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "x.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("http://192.0.2.1/x", "only https"),
+        ("file:///etc/passwd", "is not allowed"),
+        ("ftp://127.0.0.1/x", "only https"),
+        ("gopher://x/", "is not allowed"),
+    ],
+)
+def test_redirects_lead_nowhere_else(tmp_path, target, words):
+    def answer(connection, stopped):
+        connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with raw_server(answer) as url, refusal(words):
+        download(url, tmp_path / "x.pth", timeout_s=2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_more_than_the_cap_without_a_length_is_given_up(tmp_path):
+    def answer(connection, stopped):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not stopped.is_set():
+            connection.sendall(bytes(1 << 16))
+
+    with raw_server(answer) as url, refusal("larger than 1000000 bytes"):
+        download(url, tmp_path / "x.pth", max_bytes=1_000_000, timeout_s=2)
+    assert not (tmp_path / "x.pth").exists()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2_000_000
+
+
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", b"POST /frame HTTP/1.1\r\n"
+                                  b"Host: localhost\r\nContent-Length: 1000000\r\n\r\n"])  # fmt: skip
+def test_visitors_that_dribble_are_sent_home(monkeypatch, head):
+    monkeypatch.setattr(incoming, "REQUEST_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(serve, "MAX_CONNECTIONS", 1)
+    with PageServer(("127.0.0.1", 0), lambda: None) as server:
+        address = server._server.server_address
+        with socket.create_connection(address, timeout=20) as slow:
+            slow.sendall(head)
+            began = time.monotonic()
+            with contextlib.suppress(OSError):
+                while time.monotonic() - began < 20:
+                    slow.sendall(b"x")
+                    time.sleep(0.02)
+            assert time.monotonic() - began < 15
+        deadline = time.monotonic() + 10
+        while True:  # its place is free again
+            connection = http.client.HTTPConnection(*address, timeout=20)
+            with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+                connection.request("GET", "/")
+                assert connection.getresponse().status == 200
+                break
+            assert time.monotonic() < deadline
+
+
+def test_a_picture_of_endless_scans_is_refused_by_the_page():
+    with PageServer(("127.0.0.1", 0), lambda: lambda image: None) as server:
+        session = server.sessions.create()
+        with contextlib.closing(http.client.HTTPConnection(*server._server.server_address, timeout=20)) as connection:
+            connection.request("POST", f"/frame?session={session}", jpeg_of_many_scans(1000, 5000))
+            reply = connection.getresponse()
+            assert (reply.status, "scans" in json.loads(reply.read())["error"]) == (400, True)
+
+
+# --- annotations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        (f'{{"a": {"9" * 5000}}}', "not valid json"),
+        ('{"a": 0, "b": 1.5}', "no whole number"),
+        ('{"a": 0, "b": true}', "no whole number"),
+        ('{"a": 0, "b": [1]}', "no whole number"),
+        ('{"do [x]": 0, "do x": 1}', "twice"),
+        ('{"a": 0, "b": 0}', "two have one label"),
+        ('{"a": 0, "b": 2}', "labels must be 0 to 1"),
+    ],
+)
+def test_labels_that_lie(tmp_path, text, words):
+    path = tmp_path / "labels.json"
+    path.write_text(text)
+    with refusal("labels.json", words):
+        gen_label_sthv2.read_labels(path)
+
+
+def test_a_video_named_twice_is_listed_once_and_reported(tmp_path, capsys):
+    """A damaged id that has become another video's must not give that video a second label."""
+    for name in ("a_000001_000011", "b_000001_000011"):
+        make_frame_folder(tmp_path / "images" / name, 3)
+        make_frame_folder(tmp_path / "images" / "yoga" / name, 3)
+    (tmp_path / "map.txt").write_text("yoga\nzumba\n")
+    rows = ["yoga,a,1,11,train,0", "zumba,a,1,11,train,0", "yoga,b,1,11,train,0"]
+    (tmp_path / "train.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split,is_cc", *rows]))
+    (tmp_path / "images" / "zumba").symlink_to(tmp_path / "images" / "yoga")
+    arguments = [str(tmp_path / "images"), "--out", str(tmp_path), "--label_map", str(tmp_path / "map.txt")]
+    assert gen_label_kinetics.main([*arguments, "--train_csv", str(tmp_path / "train.csv"), "-j", "1"]) == 0
+    rows[1] = "yoga,a,1,11,train,0"
+    (tmp_path / "train.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split,is_cc", *rows]))
+    assert gen_label_kinetics.main([*arguments, "--train_csv", str(tmp_path / "train.csv"), "-j", "1"]) == 1
+    listed = (tmp_path / "train_videofolder.txt").read_text().splitlines()
+    assert listed == ["yoga/a_000001_000011 3 0", "yoga/b_000001_000011 3 0"]
+    assert "a second time" in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_listed(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("loop", "x" * 300, "nul\0"):
+        with refusal():
+            VideoFolders(tmp_path, videos=False).find([name], ["v"])
