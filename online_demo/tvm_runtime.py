@@ -22,7 +22,7 @@ MAX_DIFFERENCE = 1e-3  # of the largest score; float32 kernels differ by some 1e
 
 
 class Library:
-    """A compiled step. Buffers stay TVM's own tensors, so that feeding them back copies nothing.
+    """A compiled step, on the GPU if its kernels are CUDA's. Buffers stay TVM's own tensors: feeding them back is free.
 
     Raises:
         OSError: the file cannot be loaded (RuntimeError, as TVM reports it, in some versions).
@@ -33,7 +33,7 @@ class Library:
         from tvm import relax
 
         module = tvm.runtime.load_module(str(path))
-        self._device = tvm.cpu()
+        self._device = tvm.cuda() if has_cuda_kernels(module) else tvm.cpu()
         self._empty = tvm.runtime.empty
         self._main = relax.VirtualMachine(module, self._device)["main"]
 
@@ -51,6 +51,11 @@ class Library:
         """float32 (1, 3, H, W) and the buffers -> scores (1, K), and the new buffers."""
         out = self._main(self.tensor(frame), *state)
         return out[0].numpy(), [out[index] for index in range(1, len(out))]
+
+
+def has_cuda_kernels(module: Any) -> bool:
+    """Whether a TVM module, or one that it imports, runs on an NVIDIA GPU."""
+    return module.kind == "cuda" or any(has_cuda_kernels(imported) for imported in module.imports)
 
 
 def write_check(path: Path, frames: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> None:
