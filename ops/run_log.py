@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fnmatch
 import json
 import logging
 import os
@@ -172,8 +173,10 @@ def _tail_checksum(path: Path, size: int) -> int:
 def _cut_back(folder: Path, state: Mapping[str, Any]) -> bool:
     """Cut the files to what they were; False, and nothing changed, if they are not the same files."""
     sizes = {}
-    for name, (size, checksum) in state.items():
-        path = folder / Path(name).name  # a checkpoint may be a stranger's file: it must not lead elsewhere
+    for name, entry in state.items():
+        if not _is_log_record(name, entry):
+            return False
+        path, (size, checksum) = folder / name, entry
         if not path.is_file() or path.stat().st_size < size or _tail_checksum(path, size) != checksum:
             return False
         sizes[path] = size
@@ -185,6 +188,14 @@ def _cut_back(folder: Path, state: Mapping[str, Any]) -> bool:
     for path, size in sizes.items():
         os.truncate(path, size)
     return True
+
+
+def _is_log_record(name: object, entry: object) -> bool:
+    """Whether this is a log file's name, length and checksum: a stranger's checkpoint must not cut any other file."""
+    known = isinstance(name, str) and Path(name).name == name
+    known = known and (name in (_LINES, _EPOCHS) or fnmatch.fnmatchcase(name, _EVENTS))
+    pair = isinstance(entry, (list, tuple)) and len(entry) == 2
+    return known and pair and all(type(value) is int and value >= 0 for value in entry)
 
 
 def _move_away(folder: Path) -> None:

@@ -38,6 +38,7 @@ from ops.dataset import TSNDataSet
 from ops.dataset_configs import read_class_names
 from ops.errors import InputError, run_command
 from ops.images import read_rgb_image, read_rgb_tensor
+from ops.run_log import RunLog
 from ops.scores import Scores
 from ops.text import escaped, is_one_line
 from ops.video import VideoFile
@@ -556,3 +557,30 @@ def test_folders_that_cannot_be_listed(tmp_path):
     for name in ("loop", "x" * 300, "nul\0"):
         with refusal():
             VideoFolders(tmp_path, videos=False).find([name], ["v"])
+
+
+# --- a run's record ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"notes.txt": [0, 0]},  # would be cut to nothing
+        {"../notes.txt": [0, 0]},
+        {"log.csv": [-1, 0]},
+        {"log.csv": [0, 0], "events.out.tfevents./../notes.txt": [0, 0]},
+        {"log.csv": "x"},
+        {"log.csv": [True, 0.5]},
+        {7: [0, 0]},
+    ],
+)
+def test_a_strangers_checkpoint_cuts_no_file_of_a_run(tmp_path, record):
+    """A checkpoint says how long the log files were; --resume cuts them back to that, and nothing else."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for path in (folder / "notes.txt", tmp_path / "notes.txt", folder / "log.csv"):
+        path.write_text("mine")
+    with contextlib.closing(RunLog(folder, resume=record, echo=False)):
+        pass
+    assert (folder / "notes.txt").read_text() == (tmp_path / "notes.txt").read_text() == "mine"
+    assert (folder / "earlier-1" / "log.csv").read_text() == "mine"
