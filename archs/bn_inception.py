@@ -62,10 +62,8 @@ class BNInception(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def _add(self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> int:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(conv.bias)
-        self.add_module(name, conv)
+        # torch's own initialisation, as published: one seed gives the same weights in both programs.
+        self.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2))
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
         return outputs
 

@@ -64,6 +64,20 @@ def test_mobilenet_blocks():
 # --- BNInception ------------------------------------------------------------------------------------------------------
 
 
+def test_bninception_starts_with_torchs_own_weights_in_the_order_of_its_layers():
+    torch.manual_seed(3)
+    net = bninception(num_classes=5)
+    torch.manual_seed(3)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            again = torch.nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size)
+        elif isinstance(layer, torch.nn.Linear):
+            again = torch.nn.Linear(layer.in_features, layer.out_features)
+        else:
+            continue
+        assert torch.equal(layer.weight, again.weight) and torch.equal(layer.bias, again.bias)
+
+
 def test_bninception_keys():
     net = bninception(num_classes=5)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
