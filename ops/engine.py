@@ -232,7 +232,8 @@ def validate(
         batch_time.update(time.perf_counter() - end)
         end = time.perf_counter()
         if step % print_freq == 0:
-            hooks.log(_test_line(loss / len(labels), sums, step, num_steps, batch_time))
+            latest = torch.stack((loss.double(), right1.double(), right5.double()))
+            hooks.log(_test_line(latest / len(labels), sums, step, num_steps, batch_time))
     confusion = confusion_matrix(torch.cat(answers), torch.cat(truths).to(device), num_classes)
     loss, right1, right5, num_videos = process.sum_(sums).tolist()
     if not num_videos:
@@ -248,10 +249,13 @@ def validate(
     )
 
 
-def _test_line(loss: Tensor, sums: Tensor, step: int, num_steps: int, batch_time: AverageMeter) -> str:
-    total, right1, right5, num_videos = sums.tolist()
+def _test_line(latest: Tensor, sums: Tensor, step: int, num_steps: int, batch_time: AverageMeter) -> str:
+    """The published line. latest: loss and shares of right answers of this batch, (3,); sums: over all, and videos."""
+    loss, top1, top5 = latest.tolist()
+    *totals, num_videos = sums.tolist()
+    loss_avg, top1_avg, top5_avg = (total / num_videos for total in totals)
     return (
         f"Test: [{step}/{num_steps}]\tTime {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
-        f"Loss {float(loss):.4f} ({total / num_videos:.4f})\t"
-        f"Prec@1 {100.0 * right1 / num_videos:.3f}\tPrec@5 {100.0 * right5 / num_videos:.3f}"
+        f"Loss {loss:.4f} ({loss_avg:.4f})\t"
+        f"Prec@1 {100.0 * top1:.3f} ({100.0 * top1_avg:.3f})\tPrec@5 {100.0 * top5:.3f} ({100.0 * top5_avg:.3f})"
     )

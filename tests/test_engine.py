@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -315,7 +316,12 @@ def test_validation_is_the_mean_over_videos_in_eval_mode():
     assert (result.num_videos, result.num_listed) == (7, 7)
     assert int(result.confusion.sum()) == 7
     assert int(result.confusion.diagonal().sum()) == sum(rank < 1 for rank in ranks)
-    assert lines[1].startswith("Test: [1/2]\tTime ")
+    last_loss = F.cross_entropy(scores[6:], labels[6:]).item()
+    last1, last5 = (100.0 * (ranks[6] < k) for k in (1, 5))
+    assert re.sub(r"Time \S+ \(\S+\)", "Time", lines[1]) == (  # as published: of this batch (of all so far)
+        f"Test: [1/2]\tTime\tLoss {last_loss:.4f} ({result.loss:.4f})\t"
+        f"Prec@1 {last1:.3f} ({result.top1:.3f})\tPrec@5 {last5:.3f} ({result.top5:.3f})"
+    )
 
 
 def test_validation_counts_only_what_it_saw():
@@ -328,7 +334,7 @@ def test_validation_counts_only_what_it_saw():
 
 
 def test_validation_of_nothing_readable_is_an_error():
-    with pytest.raises(InputError, match="none of the 1 validation videos"):
+    with pytest.raises(InputError, match="none of 1 validation video could be read"):
         run_validation(make_net(), [make_batch(0, failures=["list:1: gone"])], 1, on_error="skip")
 
 
