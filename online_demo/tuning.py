@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from online_demo.tvm_build import RECORD_FILES, import_tvm, quiet
+from online_demo.tvm_build import DATABASE_FILES, RECORD_FILES, import_tvm, quiet, unpack_record
 from ops.errors import InputError
 from ops.files import atomic_write_bytes
 
@@ -123,9 +124,8 @@ def start_from(record: Path | None, work_dir: Path) -> None:
     """Let a search go on from the kept record where its own folder holds none yet."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        if record is not None and not any((work_dir / name).exists() for name in RECORD_FILES):
-            for name in RECORD_FILES:
-                shutil.copyfile(record / name, work_dir / name)
+        if record is not None and not any((work_dir / name).exists() for name in DATABASE_FILES):
+            unpack_record(record, work_dir)
     except OSError as error:
         raise InputError(f"{work_dir}: cannot be used as a folder for tuning: {error.strerror}") from None
 
@@ -149,6 +149,6 @@ def keep_best(work_dir: Path, folder: Path) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-        for name in RECORD_FILES:
-            atomic_write_bytes(folder / name, (Path(temporary) / name).read_bytes())
+        for name, packed in zip(DATABASE_FILES, RECORD_FILES, strict=True):
+            atomic_write_bytes(folder / packed, lzma.compress((Path(temporary) / name).read_bytes()))
     return count
