@@ -133,7 +133,7 @@ class OpenCvSource:
                     return
                 elif not self.is_camera or time.monotonic() - last_good > _RETRY_S:
                     raise InputError(
-                        f"{self.name} broke off behind {count} frames"
+                        f"{self.name} broke off after {count} frames"
                         + (": was it unplugged?" if self.is_camera else ": the connection or the film is cut")
                     )
                 else:

@@ -409,7 +409,7 @@ def test_camera_that_is_unplugged(monkeypatch):
     device = Unplugged()
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: device)
     frames = []
-    with pytest.raises(InputError, match="camera 0 broke off behind 3 frames: was it unplugged"):
+    with pytest.raises(InputError, match="camera 0 broke off after 3 frames: was it unplugged"):
         frames.extend(OpenCvSource(0).frames())
     frames = OpenCvSource(0).frames()
     device.reads = 0
