@@ -2,6 +2,7 @@
 
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from online_demo.backends import BACKENDS, TorchBackend, check_backend, make_bac
 from online_demo.cache import CACHE_VARIABLE, cache_folder, cached_file
 from online_demo.model import FOLDER, load_model
 from online_demo.targets import TARGETS, cpu_description, find_target
+from online_demo.tvm_runtime import has_cuda_kernels
 from ops.errors import InputError
 from ops.streaming import StreamingTSM
 from tests.demo_helpers import picture, save_random
@@ -298,6 +300,14 @@ def test_compile_refuses_before_anything_slow(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             compile_command.main(["--weights", str(tmp_path / "none.pth"), *args])
+
+
+def test_cuda_kernels_are_found_however_deep():
+    def module(kind, *imports):
+        return SimpleNamespace(kind=kind, imports=list(imports))
+
+    assert has_cuda_kernels(module("relax.VMExecutable", module("llvm"), module("library", module("cuda"))))
+    assert not has_cuda_kernels(module("relax.VMExecutable", module("llvm", module("const_loader"))))
 
 
 def test_library_of_other_weights_is_refused(model, tmp_path):
