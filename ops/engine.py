@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ops.distributed import Process
 from ops.errors import InputError
+from ops.loader_faults import LoaderError
 from ops.metrics import AverageMeter, confusion_matrix, num_correct
 from ops.progress import EpochProgress, Hooks, StopRequestedError
 from ops.schedule import set_learning_rate
@@ -67,6 +68,7 @@ def train_one_epoch(
 
     Raises:
         InputError: a sample that cannot be read, or numbers that are not finite.
+        LoaderError: the workers broke down; `progress` and the weights are those of the last whole step.
     """
     process, hooks = process or Process(device=device), hooks or Hooks()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -83,7 +85,7 @@ def train_one_epoch(
     nonfinite_before = progress.num_nonfinite
     model.train()
     end = time.perf_counter()
-    for batch in loader:
+    for batch in _batches(loader, guard):
         data_time.update(time.perf_counter() - end)
         step = progress.step
         num_total, stop = _agree(batch, process, progress, hooks, on_error=on_error)
@@ -131,6 +133,15 @@ def train_one_epoch(
     guard.check_pending()
     optimizer.zero_grad(set_to_none=True)
     return True
+
+
+def _batches(loader: Iterable, guard: FiniteGuard) -> Iterator[Any]:
+    """The loader's batches; where it breaks off, the caller may save: the weights are known to be finite then, too."""
+    try:
+        yield from loader
+    except LoaderError:
+        guard.check_pending()
+        raise
 
 
 def _agree(batch: Any, process: Process, progress: EpochProgress, hooks: Hooks, *, on_error: str) -> tuple[int, bool]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ops.errors import InputError
+from ops.loader_faults import allow_open_files, defer_deaths, explained, raise_if_a_worker_died
 from ops.sampling import seeded_rng
 
 
@@ -166,6 +167,23 @@ def _collate(samples: list[tuple[int, Tensor | None, Any]]) -> Batch:
     )
 
 
+class _Loader(DataLoader):
+    """A DataLoader whose workers' misfortunes end the loop over it with a LoaderError, between two batches."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        with explained():
+            batches = super().__iter__()
+        if self.num_workers:
+            defer_deaths()
+        while True:
+            with explained():
+                raise_if_a_worker_died()
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
 def keep_freed_memory() -> None:
     """Tell glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
     m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
@@ -204,7 +222,7 @@ def make_loader(
     drop_last: bool = False,
     pin_memory: bool = True,
 ) -> DataLoader:
-    """Loader of `Batch`es; `loader.sampler.set_epoch(epoch)` before each epoch.
+    """Loader of `Batch`es; `loader.sampler.set_epoch(epoch)` before each epoch. Iteration may raise `LoaderError`.
 
     Args:
         batch_size: of the whole job. Each process gets batches of batch_size / world_size (rounded up when not
@@ -215,6 +233,8 @@ def make_loader(
     """
     if workers == 0:
         keep_freed_memory()  # the main process is the worker
+    else:
+        allow_open_files(workers)
     sampler = EpochSampler(
         len(dataset),
         shuffle=shuffle,
@@ -224,7 +244,7 @@ def make_loader(
         batch_size=batch_size,
         drop_last=drop_last,
     )
-    return DataLoader(
+    return _Loader(
         _Guarded(dataset),
         batch_size=sampler.local_batch_size,
         sampler=sampler,

@@ -17,6 +17,7 @@ from ops.checkpoint import ModelOptions, published_state_dict, rng_state, save_c
 from ops.dataset import TSNDataSet
 from ops.distributed import Process, parallel
 from ops.engine import Validation, train_one_epoch, validate
+from ops.loader_faults import LoaderError
 from ops.progress import EpochProgress, Hooks, StopRequestedError
 from ops.run_faults import UnreadSamples, describe_nonfinite
 from ops.run_log import RunLog
@@ -159,7 +160,15 @@ class Run:
         is_due = is_last or (epoch + 1) % settings.eval_freq == 0
         if progress.step < self.num_steps:
             was_resumed = False
-            if not self._train(progress):
+            try:
+                complete = self._train(progress)
+            except LoaderError as error:
+                if self.process.world_size > 1:  # the others are in the middle of a step
+                    raise
+                self.save()
+                saved = f"saved behind step {progress.step} of epoch {epoch}, --resume auto goes on from there"
+                raise LoaderError(f"{error}; {saved}") from error
+            if not complete:
                 self.save()
                 return False
             self._unread.share()

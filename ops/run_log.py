@@ -133,11 +133,10 @@ class RunLog:
     def close(self) -> None:
         if self._events is None:
             return
-        with _clear_errors(self.folder):
-            self._lines.close()
-            self._epochs.close()
-            self._events.close()
-        self._events = None
+        events, self._events = self._events, None
+        with _clear_errors(self.folder), contextlib.ExitStack() as every:  # each is closed, whatever another raises
+            for file in (self._lines, self._epochs, events):
+                every.callback(file.close)
 
 
 def read_epochs(path: str | Path) -> list[dict[str, float | None]]:

@@ -86,9 +86,12 @@ def differences(folder: Path, whole: Path) -> list[str]:
 
 
 class Training:
-    """The real command as a process of its own, which writes to `folder`/{log,model}/run and says little."""
+    """The real command as a process of its own, which writes to `folder`/{log,model}/run.
 
-    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+    `prefix`: a command that starts it, such as `unshare ...`.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: Path, *, prefix: Sequence[str] = ()) -> None:
         self.folder, self._model, self._log = folder, folder / "model" / "run", folder / "log" / "run"
         folder.mkdir(parents=True, exist_ok=True)
         self._left_before = self._unfinished()
@@ -97,7 +100,7 @@ class Training:
         folders = ["--root_log", str(folder / "log"), "--root_model", str(folder / "model")]
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROJECT / "main.py"), *arguments, *folders],
+                [*prefix, sys.executable, str(PROJECT / "main.py"), *arguments, *folders],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
                 stdout=out,
                 stderr=err,
