@@ -84,11 +84,13 @@ class Watch:
             due = self._began + self._num_frames / self._fps
             time.sleep(max(0.0, due - now))
             now = max(now, due)
-        if self._is_full(now):
-            self._end_row(now)
         if self._max_frames is not None:
-            return self._num_frames < self._max_frames
-        return now - self._began < self._seconds
+            goes_on = self._num_frames < self._max_frames
+        else:
+            goes_on = now - self._began < self._seconds
+        if self._is_full(now) or (not goes_on and now - self._row_began > self._row_s / 2):
+            self._end_row(now)
+        return goes_on
 
     def _is_full(self, now: float) -> bool:
         if self._max_frames is not None:
