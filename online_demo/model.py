@@ -84,7 +84,12 @@ def _find_weights(weights: str | Path | None, *, jester: bool) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-        return fetch(find_row(JESTER_ROW), folder)
+        try:
+            return fetch(find_row(JESTER_ROW), folder)
+        except InputError as error:
+            raise InputError(
+                f"--jester: {error} (of python -m pretrained.fetch {JESTER_ROW}), or put the file into {folder}"
+            ) from None
     if weights is not None:
         return local_path(weights)
     if not DEFAULT_WEIGHTS.is_file():

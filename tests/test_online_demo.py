@@ -101,6 +101,13 @@ def test_jester_is_fetched_once(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="exclude each other"):
         load_model("x.pth", jester=True)
 
+    def no_network(row, folder):
+        raise InputError("cannot be reached; another place can be given with --mirror")
+
+    monkeypatch.setattr(demo_model, "fetch", no_network)  # --mirror is not the demo's own option of that name
+    with pytest.raises(InputError, match=r"--mirror \(of python -m pretrained\.fetch jester_.*put the file into "):
+        load_model(jester=True)
+
 
 def test_missing_default_weights_name_the_script(monkeypatch, tmp_path):
     monkeypatch.setattr(demo_model, "DEFAULT_WEIGHTS", tmp_path / "none.pth.tar")
