@@ -19,7 +19,7 @@ from ops.errors import InputError
 from ops.images import check_backend
 from ops.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices
 from ops.transforms import to_clip
-from ops.video import FrameFolder, FrameSource, VideoFile, num_template_fields
+from ops.video import FrameFolder, FrameSource, VideoFile, num_template_fields, numbered_folder
 from ops.video_list import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
 from ops.words import counted
 
@@ -192,6 +192,8 @@ class TSNDataSet(Dataset):
         path = os.path.join(self.root_path, record.path)
         if self.io == "video":
             path = find_video_file(path)
+        elif num_template_fields(self.image_tmpl) == 3:
+            path = numbered_folder(path)
         real = os.path.realpath(path)
         if not self.allow_outside and os.path.commonpath([real, self._real_root]) != self._real_root:
             raise InputError(f"{path} is a link to {real}, outside of {self.root_path}; --allow_outside permits that")

@@ -57,6 +57,13 @@ def num_template_fields(image_tmpl: str) -> int:
     )
 
 
+def numbered_folder(path: str) -> str:
+    """Folder of a video named by its number: `7` or, where the published program looks for its flow, `000007`."""
+    parent, name = os.path.split(os.path.normpath(path))
+    padded = os.path.join(parent, name.zfill(6))
+    return padded if name.isdecimal() and os.path.isdir(padded) and not os.path.isdir(path) else path
+
+
 class FrameFolder:
     """A video as a folder of image files, numbered from 1 in their names.
 

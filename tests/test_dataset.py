@@ -143,6 +143,19 @@ def test_something_v1_flow_lists_count_twice(tmp_path):
     assert check_record(videos, videos.video_list[0]) is None
 
 
+def test_flow_of_something_v1_may_lie_in_folders_of_six_digits(tmp_path):
+    """The published program looks there, while its lists say `78`."""
+    tmpl = "{:06d}-{}_{:05d}.png"
+    frames = make_frame_folder(tmp_path / "000078", 6, tmpl=tmpl)
+    list_file = make_list(tmp_path / "l.txt", [("78", 12, 4)])
+    videos = TSNDataSet(tmp_path, list_file, 1, 5, "Flow", tmpl, test_mode=True)
+    assert torch.equal(videos[0][0], planes(frames[..., :2], [1, 2, 3, 4, 5]))
+    assert check_record(videos, videos.video_list[0]) is None
+    videos = TSNDataSet(tmp_path, make_list(tmp_path / "m.txt", [("79", 12, 4)]), 1, 5, "Flow", tmpl, test_mode=True)
+    with pytest.raises(InputError, match=r"m.txt:1: .*79"):
+        videos[0]
+
+
 # --- clips -----------------------------------------------------------------------------------------------------------
 
 
