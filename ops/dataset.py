@@ -203,7 +203,7 @@ class TSNDataSet(Dataset):
 
 
 def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
-    """What is wrong with a video (missing, fewer or more frames than listed), nothing decoded; None if it is fine."""
+    """What is wrong with a video (missing, or fewer frames than listed), nothing decoded; None if it can be read."""
     listed = f"{counted(record.num_frames, 'frame')} {'is' if record.num_frames == 1 else 'are'} listed"
     try:
         source = dataset.open(record)
@@ -213,24 +213,41 @@ def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
             return f"folder {source.directory} is not there"
         if record.num_frames and not all(map(os.path.isfile, source.paths(record.num_frames - 1))):
             return f"{listed}, but {source.paths(record.num_frames - 1)[0]} is not there"
-        if any(map(os.path.isfile, source.paths(record.num_frames))):
-            return f"{listed}, but {source.paths(record.num_frames)[0]} is there too"
     except InputError as error:
         return str(error)
     return None
 
 
+def unlisted_frame(dataset: TSNDataSet, record: VideoRecord) -> str | None:
+    """The first frame file behind those that the list counts, of a video that passed `check_record`; None for none."""
+    source = dataset.open(record)
+    if isinstance(source, VideoFile):
+        return None
+    return next(filter(os.path.isfile, source.paths(record.num_frames)), None)
+
+
 def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
     """Look at `samples` videos spread over the list before a long run starts.
 
-    Raises InputError with the first video that is missing or has other than the listed number of frames.
+    Frames that the list does not count are no error, as they are never read, but the log says that there are some.
+
+    Raises InputError with the first video that is missing or has fewer frames than listed.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)).tolist()
-    problems = [(record, check_record(dataset, record)) for record in (dataset.video_list[i] for i in chosen)]
-    problems = [(record, problem) for record, problem in problems if problem]
+    records = [dataset.video_list[i] for i in chosen]
+    problems = [(record, problem) for record in records if (problem := check_record(dataset, record))]
+    looked_at = counted(len(records), "video")
     if problems:
         record, problem = problems[0]
         raise InputError(
-            f"{dataset.where(record)}: {problem} ({len(problems)} wrong of {counted(len(chosen), 'video')} looked at; "
+            f"{dataset.where(record)}: {problem} ({len(problems)} wrong of {looked_at} looked at; "
             "tools/check_dataset.py finds them all, its --fix writes a list that fits)"
+        )
+    longer = [(record, path) for record in records if (path := unlisted_frame(dataset, record))]
+    if longer:
+        record, path = longer[0]
+        logger.warning(
+            "Warning: %s: %s listed, but %s is there too (%d such of %s looked at): only listed frames are used; "
+            "tools/check_dataset.py --fix counts anew",
+            *(dataset.where(record), counted(record.num_frames, "frame"), path, len(longer), looked_at),
         )
