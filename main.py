@@ -97,7 +97,7 @@ def train(args: argparse.Namespace, process: Process) -> int | None:
     resumed = find_checkpoint(args.resume, model_folder, needed=args.evaluate)
     tuned = load_checkpoint(local_path(args.tune_from)) if args.tune_from and resumed is None else None
     fc_lr5 = learns_head_faster(resumed, tuned, options, no_fc_lr5=args.no_fc_lr5)
-    recorded = recorded_options(args, options, num_train=len(train_set), fc_lr5=fc_lr5)
+    recorded = recorded_options(args, options, train_set=train_set, fc_lr5=fc_lr5)
     if resumed is not None and not args.evaluate:
         check_resumable(resumed, recorded)
     model = build_network(
@@ -198,7 +198,7 @@ def model_options(args: argparse.Namespace, data: DatasetPaths) -> ModelOptions:
 
 
 def recorded_options(
-    args: argparse.Namespace, options: ModelOptions, *, num_train: int, fc_lr5: bool
+    args: argparse.Namespace, options: ModelOptions, *, train_set: TSNDataSet, fc_lr5: bool
 ) -> dict[str, Any]:
     """The options that change what training gives: a resumed run must have the same."""
     recorded = options.to_dict()
@@ -222,7 +222,8 @@ def recorded_options(
         "seed": args.seed,
         "image_backend": args.image_backend,
         "io": args.io,
-        "num_train": num_train,
+        "num_train": len(train_set),
+        "train_list": train_set.checksum,
         "fc_lr5": fc_lr5,
     }
     # How long the run is matters to the cosine only; a step schedule may be extended.

@@ -32,6 +32,7 @@ _FLAGS = {
     "dataset": "data set",
     "modality": "modality",
     "num_train": "videos in the training list",
+    "train_list": "checksum of the training list",
     "flip": "flips (off with --no_flip)",
     "new_length": "frames a segment",
 }

@@ -225,6 +225,14 @@ def one_epoch(root, tmp_path_factory):
         ("--clip-gradient 6", r"--clip-gradient is 6\.0, but was 5\.0"),
         ("--arch resnet18", "--arch is resnet18, but was mobilenetv2"),
         ("--online", "--online is on, but was off"),
+        ("--momentum 0.8", r"--momentum is 0\.8, but was 0\.9"),
+        ("--wd 0", r"--weight-decay is 0\.0, but was 0\.0005"),
+        ("--warmup_epochs 1", "--warmup_epochs is 1, but was 0"),
+        ("--accum_steps 2", "--accum_steps is 2, but was 1"),
+        ("--dense_sample", "--dense_sample is on, but was off"),
+        ("--no_flip", r"flips \(off with --no_flip\) is off, but was on"),
+        ("--image_backend pillow", "--image_backend is pillow, but was torchvision"),
+        ("--no_fc_lr5", "--fc_lr5 is off, but was on"),
     ],
 )
 def test_other_options_are_refused_with_both_values(root, one_epoch, options, message):
@@ -236,6 +244,13 @@ def test_a_shorter_training_list_is_refused(root, one_epoch, tmp_path):
     lines = (root / "kinetics" / "labels" / "train_videofolder.txt").read_text().splitlines(keepends=True)
     (tmp_path / "list.txt").write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match="videos in the training list is 5, but was 6"):
+        main.main(arguments(root, one_epoch, f"--resume auto --train_list {tmp_path / 'list.txt'}"))
+
+
+def test_another_training_list_of_the_same_length_is_refused(root, one_epoch, tmp_path):
+    lines = (root / "kinetics" / "labels" / "train_videofolder.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "list.txt").write_text("".join(lines[::-1]))
+    with pytest.raises(InputError, match=r": checksum of the training list is [0-9a-f]{8}, but was [0-9a-f]{8};"):
         main.main(arguments(root, one_epoch, f"--resume auto --train_list {tmp_path / 'list.txt'}"))
 
 
