@@ -340,12 +340,16 @@ def test_from_video_files(tree, tsm, tmp_path):
 
 
 def test_every_process_takes_its_share(tree, tsm, expected, tmp_path):
-    path = tmp_path / "three.npz"  # 4 videos over 3 processes: shares of 2, 1 and 1
+    path = tmp_path / "three.npz"  # 5 videos over 3 processes: shares of 2, 2 and 1; one is not there
+    lines = (tree / "kinetics" / "labels" / "val_videofolder.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "list.txt").write_text("".join([*lines[:2], "gone 20 0\n", *lines[2:]]))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", PROJECT / "test_models.py"]
-    result = run_cli([*launcher, *arguments(tree, tsm, "--scores", path)])
+    skipping = ["--test_list", tmp_path / "list.txt", "--on_error", "skip"]
+    result = run_cli([*launcher, *arguments(tree, tsm, "--scores", path, *skipping)])
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Overall Prec@1") == 1
-    assert "4 of 4 videos" in result.stdout
+    assert "4 of 5 videos" in result.stdout
+    assert result.stderr.count("list.txt:3: ") == 1
     scores = Scores.load(path)
     assert scores.names == expected.names
     np.testing.assert_array_equal(scores.labels, expected.labels)
