@@ -56,7 +56,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         with _clear_errors(path):
             yield temp
-            _flush_to_disk(temp)
+            flush_to_disk(temp)
             os.replace(temp, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         os.close(lock)
     with contextlib.suppress(OSError):  # some file systems cannot flush a folder
-        _flush_to_disk(target.parent)
+        flush_to_disk(target.parent)
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
@@ -134,7 +134,8 @@ def _remove_leftovers(target: Path) -> None:
                 os.close(descriptor)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, whoever wrote it, or a folder's names are on the disk itself."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

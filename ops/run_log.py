@@ -26,6 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ops.errors import InputError
+from ops.files import flush_to_disk
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +124,11 @@ class RunLog:
         if self.folder is None:
             return {}
         with _clear_errors(self.folder):
-            for file in (self._lines, self._epochs):
+            for file in (self._lines, self._epochs, self._events):
                 file.flush()
-                os.fsync(file.fileno())
-            self._events.flush()
             paths = [self.folder / _LINES, self.folder / _EPOCHS, *sorted(self.folder.glob(_EVENTS))]
+            for path in paths:
+                flush_to_disk(path)
             return {path.name: [path.stat().st_size, _tail_checksum(path, path.stat().st_size)] for path in paths}
 
     def close(self) -> None:
