@@ -5,10 +5,8 @@ Run as a program, this file is one process of the job.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import re
 import shlex
 import signal
 import socket
@@ -28,7 +26,8 @@ from ops.errors import InputError
 from ops.loader import make_loader
 from ops.progress import EpochProgress, Hooks
 from ops.run_log import read_epochs
-from tests.helpers import PROJECT, make_kinetics_tree
+from tests import two_hosts
+from tests.helpers import PROJECT, make_kinetics_tree, torchrun_worker
 from tests.test_run_log import read_events
 
 NUM_CLASSES, BATCH, LENGTH = 5, 8, 21
@@ -281,40 +280,56 @@ def torchrun(root: Path, folder: Path) -> subprocess.Popen:
     )
 
 
-def child_of(parent: int, rank: int) -> int:
-    """Process id of torchrun's worker."""
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(re.search(r"PPid:\s+(\d+)", (path / "status").read_text())[1]) == parent and (
-                f"RANK={rank}\0".encode() in (path / "environ").read_bytes().replace(b"LOCAL_RANK", b"")
-            ):
-                return int(path.name)
-    raise AssertionError(f"no worker of rank {rank}")
+@pytest.fixture(scope="module")
+def job_root(tmp_path_factory):
+    return make_kinetics_tree(tmp_path_factory.mktemp("data"), num_videos=9, num_frames=6, size=(48, 40))
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker through /proc")
-def test_a_killed_worker_changes_nothing(tmp_path):
-    root = make_kinetics_tree(tmp_path / "data", num_videos=9, num_frames=6, size=(48, 40))
-    for name in ("whole", "killed"):
-        job = torchrun(root, tmp_path / name)
-        log = tmp_path / name / "log" / "run" / "log.csv"
-        if name == "killed":
-            end = time.monotonic() + 400
-            while not (log.exists() and "Epoch: [1][0/2]" in log.read_text()) and time.monotonic() < end:
-                time.sleep(0.005)
-            os.kill(child_of(job.pid, 1), signal.SIGKILL)
-        output, _ = job.communicate(timeout=600)
-        assert job.returncode == 0, output
-        assert output.count("TSN configuration") == (1 if name == "whole" else 2)  # only rank 0 speaks
-    runs = [tmp_path / name / "log" / "run" for name in ("whole", "killed")]
+@pytest.fixture(scope="module")
+def whole_job(job_root, tmp_path_factory):
+    """A job of two processes that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    job = torchrun(job_root, folder)
+    output, _ = job.communicate(timeout=600)
+    assert job.returncode == 0, output
+    assert output.count("TSN configuration") == 1  # only rank 0 speaks
+    return folder
+
+
+def assert_same_job(folder: Path, whole: Path) -> None:
+    runs = [path / "log" / "run" for path in (folder, whole)]
     rows = [[{**row, "seconds": 0} for row in read_epochs(run / "epochs.csv")] for run in runs]
     assert rows[0] == rows[1] and [row["epoch"] for row in rows[0]] == [0, 1, 2]
     assert read_events(runs[0]) == read_events(runs[1])
     assert "9 of 9 videos" in (runs[0] / "log.csv").read_text()
-    files = [tmp_path / name / "model" / "run" / "ckpt.pth.tar" for name in ("whole", "killed")]
-    whole, killed = (torch.load(path, weights_only=True)["state_dict"] for path in files)
-    assert all(torch.equal(killed[key], whole[key]) for key in whole)
-    assert all(key.startswith("module.") and not key.startswith("module.module.") for key in whole)
+    files = [path / "model" / "run" / "ckpt.pth.tar" for path in (folder, whole)]
+    ours, expected = (torch.load(path, weights_only=True)["state_dict"] for path in files)
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
+    assert all(key.startswith("module.") and not key.startswith("module.module.") for key in ours)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker through /proc")
+def test_a_killed_worker_changes_nothing(job_root, whole_job, tmp_path):
+    job = torchrun(job_root, tmp_path)
+    log = tmp_path / "log" / "run" / "log.csv"
+    end = time.monotonic() + 400
+    while not (log.exists() and "Epoch: [1][0/2]" in log.read_text()) and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(torchrun_worker(job.pid, 1), signal.SIGKILL)
+    output, _ = job.communicate(timeout=600)
+    assert job.returncode == 0, output
+    assert output.count("TSN configuration") == 2
+    assert_same_job(tmp_path, whole_job)
+
+
+def test_two_hosts_and_a_killed_worker_change_nothing(job_root, whole_job, tmp_path):
+    reason = two_hosts.why_not()
+    if reason:
+        pytest.skip(reason)
+    command = ["kinetics", "RGB", "--root_dataset", str(job_root), *shlex.split(OPTIONS)]
+    story = two_hosts.train(command, tmp_path, kill_at="Epoch: [1][0/2]", limit_s=900)
+    assert story[0].startswith("SIGKILL") and story[1].startswith("Resumed from ")
+    assert_same_job(tmp_path, whole_job)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ def _ip(*arguments: str) -> None:
 def start(host: str, head: str, arguments: Sequence[str], output: Path) -> subprocess.Popen:
     """One host's torchrun agent, a worker under it; what they print goes to a file."""
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", "--max_restarts=3"]
+    agent += ["--rdzv_conf=last_call_timeout=5"]  # seconds to wait for more hosts than are needed (30)
     agent += ["--rdzv_backend=c10d", f"--rdzv_endpoint={head}:{PORT}", "--rdzv_id=tsm"]
     name_it = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host]
     with output.open("w") as file:
