@@ -21,11 +21,14 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 # A progressive JPEG refines its picture scan by scan; encoders write about ten. Each costs a pass over all pixels, so a
 # small file of many empty ones would take minutes (libjpeg-turbo's advisory LJT-01-004).
 MAX_SCANS = 100
-_START_OF_SCAN = b"\xff\xda"  # within a scan's data, an FF byte is never followed by DA
+# Marker and length of a scan of 1 to 4 components; libjpeg takes no other (ITU-T T.81, B.2.3). A scan's data never hold
+# FF DA; the length tells scans from chance in what cameras append (a film, other pictures).
+_START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
 
 # Pillow picks its reader by content: without this list a file named .jpg could be an EPS, which runs Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 
+_START_OF_IMAGE = b"\xff\xd8"
 # Start-of-frame markers of JPEG (ITU-T T.81, table B.1): C0-CF but DHT (C4), JPG (C8) and DAC (CC).
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}
@@ -43,7 +46,7 @@ def check_backend(backend: str) -> str:
 
 def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
     """Width, height and number of components in a JPEG's header, or None where there is no such header."""
-    if data[:2] != b"\xff\xd8":
+    if not data.startswith(_START_OF_IMAGE):
         return None
     position, end = 2, len(data)
     while position + 9 < end:
@@ -71,7 +74,7 @@ def check_size(path: str, width: int, height: int) -> None:
 
 def check_scans(path: str, data: bytes | bytearray) -> None:
     """Refuse a JPEG of more than MAX_SCANS scans."""
-    count = data.count(_START_OF_SCAN)
+    count = len(_START_OF_SCAN.findall(data))
     if count > MAX_SCANS:
         raise InputError(f"{path}: a JPEG of {count} scans is over the limit of {MAX_SCANS}")
 
@@ -141,9 +144,7 @@ def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
 
 
 def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
-    shape = jpeg_shape(data)
-    if shape is not None:
-        check_size(path, shape[0], shape[1])
+    if data.startswith(_START_OF_IMAGE):  # not `jpeg_shape`: Pillow gets over junk between headers that it does not
         check_scans(path, data)
     # Pillow's readers raise nearly anything on damaged files (OSError, SyntaxError, struct.error, IndexError, ...), and
     # warn of odd metadata and of sizes, which are checked here.

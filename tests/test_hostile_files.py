@@ -286,7 +286,18 @@ def test_pictures_of_endless_scans_are_refused(tmp_path, read):
         read(str(path))
     with refusal("the picture", "scans"):
         watching.decode_jpeg(jpeg_of_many_scans(1000, 5000))
+    data = jpeg_of_many_scans(4000, 5000)
+    path.write_bytes(data[:2] + b"\xff\0" + data[2:])  # junk between headers, which decoders get over
+    with refusal("img_00001.jpg", "scans"):
+        read(str(path))
     path.write_bytes(jpeg_of_many_scans(64, images.MAX_SCANS // 2))
+    read(str(path))
+
+
+@pytest.mark.parametrize("read", [read_rgb_tensor, read_rgb_image])
+def test_what_a_camera_appends_to_a_picture_is_no_scan(tmp_path, read):
+    path = tmp_path / "img_00001.jpg"
+    path.write_bytes(jpeg_of_many_scans(64, 1) + b"\xff\xda film" * (images.MAX_SCANS + 1))
     read(str(path))
 
 
