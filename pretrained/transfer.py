@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -53,12 +54,9 @@ class _CheckedRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect must not lead where a user may not go."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        try:
-            if check_url(newurl).scheme == "file":
-                raise InputError(f"{req.full_url}: the server redirects to a file on this machine")
-        except InputError:
-            fp.close()
-            raise
+        fp.close()  # urllib would read the body to its end, which need not come
+        if check_url(newurl).scheme == "file":
+            raise InputError(f"{req.full_url}: the server redirects to a file on this machine")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -122,7 +120,7 @@ class Transfer:
             with self.opener.open(request, timeout=self.timeout_s) as response:
                 self._receive(response, have, notes)
         except urllib.error.HTTPError as error:
-            with error:
+            with contextlib.closing(error):  # not `with error`: a redirect's is closed already
                 self._answer(error, have)
         except urllib.error.URLError as error:
             if isinstance(error.reason, (ConnectionResetError, TimeoutError)):
@@ -142,9 +140,10 @@ class Transfer:
                 return
             self._restart()
             raise _BrokenOffError("the file on the server has changed") from error
+        answer = f"the server answers {error.code} {error.reason}".splitlines()[0]
         if error.code in (408, 429) or error.code >= 500:
-            raise _BrokenOffError(f"the server answers {error.code} {error.reason}") from error
-        raise InputError(f"{self.url}: the server answers {error.code} {error.reason}") from error
+            raise _BrokenOffError(answer) from error
+        raise InputError(f"{self.url}: {answer}") from error
 
     def _receive(self, response: http.client.HTTPResponse, have: int, notes: dict[str, Any] | None) -> None:
         length = response.headers.get("Content-Length", "")

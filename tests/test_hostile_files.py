@@ -475,6 +475,18 @@ def test_redirects_lead_nowhere_else(tmp_path, target, words):
     assert os.listdir(tmp_path) == []
 
 
+def test_the_body_of_a_redirect_is_not_read(tmp_path):
+    """urllib would read it to its end, which need not come."""
+
+    def answer(connection, stopped):
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /other.pth\r\n\r\n")
+        while not stopped.is_set():
+            connection.sendall(bytes(1 << 16))
+
+    with raw_server(answer) as url, refusal("answers 302"):  # redirected to and fro until urllib has had enough
+        download(url, tmp_path / "x.pth", timeout_s=2)
+
+
 def test_more_than_the_cap_without_a_length_is_given_up(tmp_path):
     def answer(connection, stopped):
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
