@@ -21,7 +21,7 @@ from ops.checkpoint import (
 from ops.compiling import compile_errors
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths, resolve_dataset
-from ops.distributed import Process, check_amp, init_from_env, shut_down, sync_batch_norm
+from ops.distributed import Process, check_amp, init_from_env, lost_processes, shut_down, sync_batch_norm
 from ops.errors import run_command
 from ops.loader import make_loader
 from ops.memory_format import to_channels_last
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s")
     try:
         check_amp(args.amp, process, "main.py")
-        with compile_errors(args.compile):
+        with compile_errors(args.compile), lost_processes(process):
             return train(args, process)
     finally:
         shut_down()

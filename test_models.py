@@ -12,7 +12,7 @@ import numpy as np
 
 from ops.checkpoint import load_checkpoint
 from ops.dataset_configs import resolve_dataset
-from ops.distributed import Process, check_amp, init_from_env, shut_down
+from ops.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
 from ops.errors import InputError, run_command
 from ops.evaluation import check_same_videos, evaluate
 from ops.inference import Net, Runtime, choose_views, default_num_class, load_net
@@ -214,7 +214,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO if process.is_main else logging.WARNING, format="%(message)s")
     try:
         check_amp(args.amp, process, "test_models.py")
-        run(args, explicit.test_crops, process)
+        with lost_processes(process):
+            run(args, explicit.test_crops, process)
     finally:
         shut_down()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import re
 import secrets
 import socket
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from ops.errors import InputError
 
 _TIMEOUT = datetime.timedelta(minutes=60)  # a rank may wait for another's long validation
+_LOST = re.compile(r"(?i)connection (closed|reset)|broken pipe|socket closed|NCCL.*(remote error|connection)")
 _DOOR_TIMEOUT = datetime.timedelta(seconds=5)
 
 
@@ -150,6 +153,24 @@ def check_amp(amp: str, process: Process, command: str) -> None:
             f"--amp bf16 on {len(process.devices)} GPUs needs a process for each: "
             f"torchrun --nproc_per_node={len(process.devices)} {command} ... (or one of them: --gpus 0)"
         )
+
+
+@contextlib.contextmanager
+def lost_processes(process: Process) -> Iterator[None]:
+    """Tell in one line that another process of the job is gone; its own last words say why.
+
+    Raises:
+        InputError: in place of what gloo or NCCL raise then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if process.world_size == 1 or not _LOST.search(str(error)):
+            raise
+        raise InputError(
+            f"process {process.rank} lost another process of the job, which ended or was killed; torchrun "
+            "--max_restarts starts them again, and --resume auto goes on from the last checkpoint"
+        ) from error
 
 
 def shut_down() -> None:

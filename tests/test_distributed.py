@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ops.distributed import Process, init_from_env, parallel, shut_down, sync_batch_norm
+from ops.distributed import Process, init_from_env, lost_processes, parallel, shut_down, sync_batch_norm
 from ops.engine import train_one_epoch, validate
 from ops.errors import InputError
 from ops.loader import make_loader
@@ -258,6 +258,14 @@ def test_devices_that_are_not_there(monkeypatch):
         init_from_env([1])
 
 
+def test_the_loss_of_another_process_is_one_line():
+    gone = "[gloo/transport/tcp/pair.cc:545] Read error [10.0.0.2]:19124: Connection reset by peer. GLHF!"
+    with pytest.raises(InputError, match="process 1 lost another process"), lost_processes(Process(1, 2)):
+        raise RuntimeError(gone)
+    with pytest.raises(RuntimeError, match="shapes"), lost_processes(Process(1, 2)):
+        raise RuntimeError("shapes do not match")
+
+
 # --- torchrun with the real command -----------------------------------------------------------------------------------
 
 OPTIONS = (
@@ -319,6 +327,7 @@ def test_a_killed_worker_changes_nothing(job_root, whole_job, tmp_path):
     output, _ = job.communicate(timeout=600)
     assert job.returncode == 0, output
     assert output.count("TSN configuration") == 2
+    assert "main.py: error: process 0 lost another process of the job" in output and "Traceback" not in output
     assert_same_job(tmp_path, whole_job)
 
 
