@@ -147,6 +147,8 @@ class Training:
 
     def kill(self, *, workers_too: bool) -> str | None:
         """SIGKILL, for the process or its whole group; what it was doing, None if it had ended already."""
+        if self.process.poll() is not None:
+            return None
         os.kill(self.process.pid, signal.SIGSTOP)
         time.sleep(0.001)
         phase = self._phase()
