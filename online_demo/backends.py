@@ -164,7 +164,7 @@ def make_backend(
 class Agreement:
     """Two backends' scores of the same frames.
 
-    differences: of each frame's scores, the largest, relative to the largest score. num_same: frames with the same best
+    differences: one a frame, the scores' largest, relative to the largest score. num_same: frames with the same best
     class.
     """
 
@@ -173,7 +173,7 @@ class Agreement:
 
     @property
     def worst(self) -> float:
-        return max(self.differences)
+        return float(np.max(self.differences))  # not max(), which passes over most NaNs
 
     @property
     def num_frames(self) -> int:

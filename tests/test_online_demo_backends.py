@@ -107,6 +107,21 @@ def test_agreement_counts_and_measures(model):
     assert found.worst == max(found.differences)
 
 
+def test_scores_that_turn_nan_are_a_difference(model):
+    class Decaying(TorchBackend):
+        name = "decaying"
+
+        def init_state(self):
+            return [0, super().init_state()]
+
+        def step(self, frame, state):
+            scores, inner = super().step(frame, state[1])
+            return (scores * np.nan if state[0] == 2 else scores), [state[0] + 1, inner]
+
+    with pytest.raises(InputError, match=r"decaying computes other scores than torch .* differ by nan"):
+        check_backend(Decaying(model), model)
+
+
 def test_command_compares_all_that_is_installed(model, tmp_path, capsys):
     film = make_video(tmp_path / "film.mp4", np.stack([np.roll(picture(1), 7 * t, axis=1) for t in range(20)]))
     options = ["--weights", str(model.path), "--source", str(film), "--frames", "25", "--threads", "1"]
