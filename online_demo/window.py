@@ -15,6 +15,7 @@ import numpy as np
 
 from online_demo.outputs import Shown
 from ops.errors import InputError
+from ops.opencv import import_cv2
 
 WINDOW_NAME = "TSM"
 _SCRIPT = Path(__file__).resolve().parent / "window_process.py"
@@ -93,7 +94,10 @@ class Window:
         self._errors.seek(0)
         text = self._errors.read().decode(errors="replace")
         if "ModuleNotFoundError" in text or "ImportError" in text:
-            return InputError(f"a window needs OpenCV: pip install -r requirements-demo.txt; or {_INSTEAD}")
+            try:
+                import_cv2("a window needs", "requirements-demo.txt")
+            except InputError as error:
+                return InputError(f"{error}; or {_INSTEAD}")
         if "The function is not implemented" in text:
             return InputError(
                 "this OpenCV was built without windows (opencv-python-headless): pip uninstall opencv-python-headless, "

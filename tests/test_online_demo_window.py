@@ -13,10 +13,30 @@ import pytest
 from PIL import Image, ImageGrab
 
 from online_demo.draw import BAR_HEIGHT, WIDTH
+from online_demo.window import Window
+from ops.errors import InputError
 from tests.demo_helpers import picture, save_knowing_pictures
 from tests.helpers import PROJECT
 
 SCREEN = (1024, 768)
+
+
+@pytest.mark.parametrize(
+    ("problem", "advice"),
+    [
+        ("ModuleNotFoundError: No module named 'cv2'", "pip install -r requirements-demo.txt"),
+        ("ImportError: libGL.so.1: cannot open shared object file", "libGL.* apt-get install libgl1 .*"),
+    ],
+)
+def test_opencv_that_cannot_be_imported(tmp_path, monkeypatch, problem, advice):
+    kind, words = problem.split(": ", 1)
+    (tmp_path / "cv2.py").write_text(f"raise {kind}({words!r})\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    with pytest.raises(InputError, match=f"a window needs OpenCV.*{advice}; or use --no-window"):
+        Window()
 
 
 @pytest.fixture(scope="module")
