@@ -126,11 +126,11 @@ def move_frames_(
     if fill is not None:
         targets += [order[-1] for order in slices]
         sources += fill
-    if x.is_cuda:
+    if x.device.type == "cpu" and targets:  # the loop below, but in C++: dozens of copies of a few microseconds each
+        torch._foreach_copy_(targets, sources)
+    else:  # elsewhere it may be one kernel, which keeps no order
         for target, source in zip(targets, sources, strict=True):
             target.copy_(source)
-    elif targets:  # On the CPU this is the same loop, but in C++: dozens of copies of a few microseconds each.
-        torch._foreach_copy_(targets, sources)
     if fill is None:
         for order in slices:
             order[-1].zero_()
