@@ -29,6 +29,7 @@ from online_demo.sources import CHOICES, TIMEOUT_S, Source, open_source
 from online_demo.window import Window, check_display
 from ops.errors import InputError, run_command
 from ops.signals import StopSignals
+from tools.common import at_least
 
 _FPS_WINDOW = 30  # frames
 
@@ -122,12 +123,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     group = parser.add_argument_group("source")
     group.add_argument("--source", help=f"{CHOICES}, {BROWSER} (with --serve: the browsers' cameras alone)")
-    group.add_argument("--every", type=_count, metavar="N", help="use every N-th frame (2; 1 for a folder of frames)")
+    group.add_argument(
+        "--every", type=at_least(1), metavar="N", help="use every N-th frame (2; 1 for a folder of frames)"
+    )
     group.add_argument("--loop", action=argparse.BooleanOptionalAction, help="begin a file again (default: the sample)")
     group.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="show a mirror image (default: cameras)")
     group.add_argument("--timeout", type=_seconds, default=TIMEOUT_S, metavar="SECONDS",
                        help="give up on a source that is silent for so long (%(default)g)")  # fmt: skip
-    group.add_argument("--max-frames", type=_count, metavar="N", help="stop after N frames")
+    group.add_argument("--max-frames", type=at_least(1), metavar="N", help="stop after N frames")
 
     group = parser.add_argument_group("network")
     group.add_argument("--weights", metavar="FILE", help="an online checkpoint, or the published streaming file")
@@ -137,10 +140,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument("--library", type=Path, metavar="FILE", help="for tvm: made by online_demo/compile.py")
     group.add_argument("--int8", nargs="+", default=(), metavar="CLIP",
                        help="for onnxruntime: 8 bits, calibrated on these video files or folders")  # fmt: skip
-    group.add_argument("--threads", type=_count, help="to compute with (default: the backend's choice)")
+    group.add_argument("--threads", type=at_least(1), help="to compute with (default: the backend's choice)")
 
     group = parser.add_argument_group("smoothing, as published unless switched off")
-    group.add_argument("--score-window", type=_count, default=SCORE_WINDOW, metavar="N",
+    group.add_argument("--score-window", type=at_least(1), default=SCORE_WINDOW, metavar="N",
                        help="sum the scores of the last N results (%(default)s; 1: none)")  # fmt: skip
     group.add_argument("--no-vote", action="store_true", help="change the label at once, without a second opinion")
     group.add_argument("--no-mask", action="store_true", help="Jester: show all 27 classes as they are")
@@ -151,13 +154,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument("--output", type=Path, metavar="FILE", help="write the annotated video: .mp4, .mov, .mkv")
     group.add_argument("--serve", metavar="[HOST:]PORT", help="show it on a web page (host: this machine alone)")
     return parser.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
-    return value
 
 
 def _seconds(text: str) -> float:
