@@ -205,7 +205,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=6000, help="over all readers (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reader", action="append", metavar="NAME", help=f"only this one: {'; '.join(names)}")
-    parser.add_argument("--keep", type=int, metavar="NUMBER", help="do nothing but write this case's files to ./fuzz")
+    parser.add_argument(
+        "--keep", type=int, metavar="NUMBER", help="do nothing but write this case of --reader to ./fuzz"
+    )
     args = parser.parse_args(argv)
     unknown = set(args.reader or ()) - set(names)
     if unknown or args.cases < 1:
@@ -213,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     readers = [reader for reader in READERS if not args.reader or reader.name in args.reader]
     if args.keep is not None:
+        if len(readers) != 1:
+            raise InputError("--keep writes a case of one reader: give one --reader")
         folder = Path("fuzz")
         folder.mkdir()
         file, name, damaged = make_case(readers[0], folder, readers[0].make(folder), args.seed, args.keep)
