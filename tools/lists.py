@@ -160,9 +160,8 @@ def write_lists(
     """Count the frames of all entries and write the lists; returns the exit status.
 
     Videos that are missing, cannot be counted, or come a second time are left out and reported; the status is 1 for the
-    last two. Missing
-    ones are everyday life (Kinetics loses videos by the week), but if all are, the root must be wrong: InputError,
-    and nothing is written.
+    last two. Missing ones are everyday life (Kinetics loses videos by the week), but if all are, the root must be
+    wrong: InputError, and nothing is written.
 
     Args:
         image_tmpl: name of a frame; None counts the frames of video files instead.
