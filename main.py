@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ops.advice import training_advice
-from ops.checkpoint import (
-    Checkpoint,
-    ModelOptions,
-    load_checkpoint,
-    store_name,
-)
+from ops.checkpoint import Checkpoint, ModelOptions, load_checkpoint, store_name
 from ops.compiling import compile_errors
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths, resolve_dataset
@@ -82,15 +78,23 @@ def train(args: argparse.Namespace, process: Process) -> int | None:
         options, epochs=args.epochs, pretrain=args.pretrain or "none", lr_type=args.lr_type, suffix=args.suffix
     )
     log_folder, model_folder = run_folder(args.root_log, name), run_folder(args.root_model, name)
-    reading = {"io": args.io, "image_backend": args.image_backend, "seed": args.seed}
-    reading |= {"allow_outside": args.allow_outside, "on_error": args.on_error}
-    val_set = open_dataset(data, options, training=False, **reading)
-    train_set = val_set if args.evaluate else open_dataset(data, options, training=True, **reading)
-    if process.is_main:
-        for folder in () if args.evaluate else (log_folder, model_folder):
-            check_writable(folder, "see --root_log and --root_model")
-        if args.plots:
-            check_plots(args.plots)
+    open_set = functools.partial(
+        open_dataset,
+        data,
+        options,
+        io=args.io,
+        image_backend=args.image_backend,
+        seed=args.seed,
+        allow_outside=args.allow_outside,
+        on_error=args.on_error,
+    )
+    val_set = open_set(training=False)
+    train_set = val_set if args.evaluate else open_set(training=True)
+    if process.is_main and not args.evaluate:
+        check_writable(log_folder, "see --root_log")
+        check_writable(model_folder, "see --root_model")
+    if process.is_main and args.plots:
+        check_plots(args.plots)
     train_loader = loader(args, train_set, process, training=True)
     num_steps = len(train_loader)
 
