@@ -235,16 +235,14 @@ def validate(
         with torch.no_grad(), autocast(device, amp):
             loss, scores = summed_loss(model(normalize(batch.clips.to(device, non_blocking=True))), labels)
             right1, right5 = num_correct(scores, labels, (1, 5))
-        sums += torch.stack(
-            [loss.double(), right1.double(), right5.double(), torch.ones_like(loss).double() * len(labels)]
-        )
+        latest = torch.stack([x.double() for x in (loss, right1, right5, torch.full_like(loss, len(labels)))])
+        sums += latest
         answers.append(scores.argmax(dim=1))
         truths.append(batch.labels)
         batch_time.update(time.perf_counter() - end)
         end = time.perf_counter()
         if step % print_freq == 0:
-            latest = torch.stack((loss.double(), right1.double(), right5.double()))
-            hooks.log(_test_line(latest / len(labels), sums, step, num_steps, batch_time))
+            hooks.log(_test_line(latest, sums, step, num_steps, batch_time))
     confusion = confusion_matrix(torch.cat(answers), torch.cat(truths).to(device), num_classes)
     loss, right1, right5, num_videos = process.sum_(sums).tolist()
     if not num_videos:
@@ -261,10 +259,8 @@ def validate(
 
 
 def _test_line(latest: Tensor, sums: Tensor, step: int, num_steps: int, batch_time: AverageMeter) -> str:
-    """The published line. latest: loss and shares of right answers of this batch, (3,); sums: over all, and videos."""
-    loss, top1, top5 = latest.tolist()
-    *totals, num_videos = sums.tolist()
-    loss_avg, top1_avg, top5_avg = (total / num_videos for total in totals)
+    """The published line. latest, sums: loss, right in top 1, right in top 5, videos; of this batch, of all so far."""
+    (loss, top1, top5), (loss_avg, top1_avg, top5_avg) = ((x[:3] / x[3]).tolist() for x in (latest, sums))
     return (
         f"Test: [{step}/{num_steps}]\tTime {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
         f"Loss {loss:.4f} ({loss_avg:.4f})\t"
