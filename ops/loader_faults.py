@@ -42,8 +42,6 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, MemoryError) as error:
-        if isinstance(error, LoaderError):
-            raise
         said = _deaths.pop() if _deaths else error  # which tells the signal
         reason = _reason(f"{type(said).__name__}: {said}")
         if reason is None:
