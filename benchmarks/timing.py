@@ -49,7 +49,7 @@ def median_ms(times: Times, name: str) -> float:
 
 
 def ratio(times: Times, slow: str, fast: str) -> float:
-    """Median over the rounds of (seconds of `slow`) / (seconds of `fast`), each pair measured next to each other."""
+    """Median over the rounds of (seconds of `slow`) / (seconds of `fast`), each pair of the same round."""
     return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
 
 

@@ -160,7 +160,7 @@ def read_by_extraction(folder: Path, file: str) -> Value:
 
 
 def extracted_problem(value: Value, whole: Value) -> str | None:
-    """A header that lost its frame count hides a cut; no more than one frame each 25 may go so."""
+    """No more can be told: a header that lost its frame count hides a cut, AVI also a stretch that is there twice."""
     return None if value[0] > 0 else "no frames"
 
 
