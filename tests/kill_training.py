@@ -136,14 +136,26 @@ class Training:
         return [path.stat().st_size for path in sorted(self._log.iterdir()) if path.is_file()]
 
     def wait_for(self, condition: Callable[[], bool], pause_s: float = 0.002) -> bool:
-        """Wait for something; False if the process ended before."""
+        """Wait for something; False if the process ended before.
+
+        Raises:
+            TimeoutError: neither came. A second in which this process did not run, either, does not count.
+        """
+        waited, before = 0.0, time.monotonic()
         while not condition():
             if self.process.poll() is not None:
                 return False
-            if self.seconds > _LIMIT_S:
-                raise RuntimeError(f"a training hangs: {self.lines()[-1:]}")
             time.sleep(pause_s)
+            now = time.monotonic()
+            waited, before = waited + min(now - before, 1.0), now
+            if waited > _LIMIT_S:
+                raise TimeoutError(f"a training hangs: {self.lines()[-1:]}")
         return self.process.poll() is None
+
+    def end(self) -> int:
+        """Wait for its end; returns the exit status. TimeoutError if it does not come."""
+        self.wait_for(lambda: False, 0.05)
+        return self.process.wait()
 
     def kill(self, *, workers_too: bool) -> str | None:
         """SIGKILL, for the process or its whole group; what it was doing, None if it had ended already."""
@@ -242,8 +254,8 @@ def trial(
         wrong += [f"process {left} left behind" for left in training.orphans()]
     last = Training(arguments, folder)
     try:
-        status = last.process.wait(timeout=_LIMIT_S)
-    except subprocess.TimeoutExpired:
+        status = last.end()
+    except TimeoutError:
         os.killpg(last.process.pid, signal.SIGKILL)
         return kills, [*wrong, "the resumed run hangs"]
     if status:
@@ -276,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         root, whole = film_digits(Path(temp) / "data"), Path(temp) / "whole"
         arguments = [*shlex.split(OPTIONS), "--root_dataset", str(root)]
         undisturbed = Training(arguments, whole)
-        if undisturbed.process.wait(timeout=_LIMIT_S):
+        if undisturbed.end():
             print(undisturbed.errors())
             return 1
         whole_s = undisturbed.seconds
