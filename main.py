@@ -23,10 +23,10 @@ from ops.loader import make_loader
 from ops.memory_format import to_channels_last
 from ops.opts import parse_train_args
 from ops.progress import StopRequestedError
-from ops.run import Networks, Run, RunSettings
+from ops.run import Run, RunSettings
 from ops.run_log import RunLog
 from ops.run_report import check_plots, say_stopped, say_where, write_plots
-from ops.run_setup import build_network, open_dataset, set_up_torch
+from ops.run_setup import Networks, build_network, open_dataset, set_up_torch
 from ops.run_state import (
     Position,
     check_resumable,

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ops.checkpoint import ModelOptions, published_state_dict, rng_state, save_checkpoint
 from ops.dataset import TSNDataSet
-from ops.distributed import Process, parallel
+from ops.distributed import Process
 from ops.engine import Validation, train_one_epoch, validate
 from ops.loader_faults import LoaderError
 from ops.progress import EpochProgress, Hooks, StopRequestedError
 from ops.run_faults import UnreadSamples, describe_nonfinite
 from ops.run_log import RunLog
+from ops.run_setup import Networks
 from ops.run_state import BEST, LATEST, Position
 from ops.schedule import Schedule
 from ops.signals import StopSignals
@@ -50,26 +50,6 @@ class RunSettings:
     amp: str = "none"
     on_nan: str = "stop"
     on_error: str = "raise"
-
-
-@dataclass(frozen=True)
-class Networks:
-    """One network, as saved and as wrapped for its two uses."""
-
-    bare: nn.Module
-    training: nn.Module
-    evaluation: nn.Module
-
-    @classmethod
-    def wrap(cls, model: nn.Module, process: Process, *, compiled: bool = False) -> Networks:
-        """Share a network, on its device already, out over all devices of the job; `compiled`: by torch.compile."""
-        model.train()  # freezes what partial BN freezes, before DDP looks at what there is to exchange
-        training = parallel(model, process)
-        # DDP's processes must take equally many steps, and their shares of the validation videos may differ by one.
-        evaluation = model if process.world_size > 1 else training
-        if compiled:
-            training, evaluation = torch.compile(training), torch.compile(evaluation)
-        return cls(model, training, evaluation)
 
 
 class Run:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from ops.checkpoint import Checkpoint, ModelOptions, load_for_finetune, load_into
 from ops.dataset import TSNDataSet, quick_check
 from ops.dataset_configs import DatasetPaths
+from ops.distributed import Process, parallel
 from ops.errors import InputError
 from ops.models import TSN, build_model
 from ops.run_state import check_same_network
@@ -107,3 +110,23 @@ def build_network(
     elif tuned is not None:
         logger.info("%s", load_for_finetune(model, tuned, dataset=options.dataset, num_class=options.num_class))
     return model
+
+
+@dataclass(frozen=True)
+class Networks:
+    """One network, as saved and as wrapped for its two uses."""
+
+    bare: nn.Module
+    training: nn.Module
+    evaluation: nn.Module
+
+    @classmethod
+    def wrap(cls, model: nn.Module, process: Process, *, compiled: bool = False) -> Networks:
+        """Share a network, on its device already, out over all devices of the job; `compiled`: by torch.compile."""
+        model.train()  # freezes what partial BN freezes, before DDP looks at what there is to exchange
+        training = parallel(model, process)
+        # DDP's processes must take equally many steps, and their shares of the validation videos may differ by one.
+        evaluation = model if process.world_size > 1 else training
+        if compiled:
+            training, evaluation = torch.compile(training), torch.compile(evaluation)
+        return cls(model, training, evaluation)
