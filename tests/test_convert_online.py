@@ -161,6 +161,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         main([str(bare), str(out), "--dataset", "mine", "--labels", str(tmp_path / "names.txt")])
     with pytest.raises(InputError, match="--labels is for our layout"):
         main([str(bare), str(out), "--to", "published", "--labels", str(tmp_path / "names.txt")])
+    with pytest.raises(InputError, match="IN and OUT are the same file"):
+        main([str(bare), str(tmp_path / "." / "bare.pth.tar"), "--dataset", "mine"])
     weights = {k: v for k, v in mobilenet_v2(num_classes=27).state_dict().items() if "features.5" not in k}
     save_state_dict(weights, bare)
     with pytest.raises(InputError, match=r"not in the file.*features\.5"):

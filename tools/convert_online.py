@@ -128,7 +128,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    checkpoint = load_checkpoint(local_path(args.source))
+    source = local_path(args.source)
+    if Path(args.target).exists() and Path(args.target).samefile(source):
+        raise InputError(f"{args.target}: IN and OUT are the same file; give OUT another name")
+    checkpoint = load_checkpoint(source)
     if checkpoint.num_class is None:
         raise InputError(f"{checkpoint.path}: holds no classifier, only a backbone: there is nothing to stream")
     make_folder(Path(args.target).parent)
