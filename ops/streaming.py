@@ -111,7 +111,7 @@ class StreamingTSM(nn.Module):
         """One frame of each stream: normalised float (N, 3, H, W) -> scores (N, K), and the state after it.
 
         Raises:
-            InputError: a state of other streams, frame size or network.
+            InputError: no floats, or a state of other streams, frame size or network.
         """
         self._check(frame, state)
         scores, *buffers = self.net(frame, *state)
@@ -194,6 +194,10 @@ class StreamingTSM(nn.Module):
     def _check(self, frame: Tensor, state: State) -> None:
         if frame.dim() != 4 or frame.shape[1] != 3:
             raise InputError(f"frames are (N, 3, H, W), got shape {tuple(frame.shape)}")
+        if not frame.is_floating_point():
+            raise InputError(
+                f"frames are normalised floats, got {frame.dtype}; preprocess makes them of uint8 pictures"
+            )
         wanted = [(len(frame), *shape) for shape in self.state_shapes(*frame.shape[2:])]
         given = [tuple(buffer.shape) for buffer in state]
         if given != wanted:
