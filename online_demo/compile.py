@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check = output.with_suffix(".npz")
     make_check(model, check)
     seconds = time.perf_counter() - began
-    tuned = "untuned: some ten times slower than tuned" if record is None else f"with the tuning record {record}"
+    tuned = "untuned: many times slower than tuned" if record is None else f"with the tuning record {record}"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) and {check} in {seconds:.0f} s, {tuned}")
     if spec.cuda_arch:
         source = output.with_suffix(".cu")
