@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
@@ -14,6 +15,19 @@ logger = logging.getLogger(__name__)
 
 class InputError(ValueError):
     """Bad input: what is wrong, where (path, list line, option), and what would work, in one line."""
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of `low` or more."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"must be {low} or more, got {value}")
+        return value
+
+    parse.__name__ = f"whole number from {low}"  # argparse puts it in its message
+    return parse
 
 
 def run_command(main: Callable[[], int | None]) -> None:

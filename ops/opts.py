@@ -7,21 +7,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ops.checkpoint_names import MODALITIES
-from ops.errors import InputError
+from ops.errors import InputError, at_least
 
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
-    return value
+_positive, _not_negative = at_least(1), at_least(0)
 
 
 def _int_list(text: str) -> list[int]:

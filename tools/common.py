@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ops.errors import InputError
+from ops.errors import InputError, at_least
 from ops.files import atomic_path
 from ops.text import escaped
 from ops.video_list import VIDEO_EXTENSIONS
@@ -48,19 +48,6 @@ def add_jobs_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j", "--jobs", type=at_least(1), default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
-
-
-def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of `low` or more."""
-
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"must be {low} or more, got {value}")
-        return value
-
-    parse.__name__ = f"whole number from {low}"  # argparse puts it in its message
-    return parse
 
 
 # --- many processes ---------------------------------------------------------------------------------------------------

@@ -30,13 +30,13 @@ from tqdm import tqdm
 from ops.dataset import TSNDataSet, load_clip
 from ops.dataset_configs import DATASETS, resolve_dataset
 from ops.distributed import init_from_env
-from ops.errors import InputError, run_command
+from ops.errors import InputError, at_least, run_command
 from ops.plots import lines_png
 from ops.streaming import StreamingTSM
 from ops.transforms import ClipNormalize, test_transform
 from ops.words import counted
 from pretrained.table import local_path
-from tools.common import at_least, write_lines
+from tools.common import write_lines
 
 SHARES = tuple(range(10, 101, 10))  # per cent of the video
 

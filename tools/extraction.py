@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ops.containers import RgbConverter, naming, open_video
-from ops.errors import InputError
-from tools.common import Failure, add_jobs_option, at_least, run_jobs, shown
+from ops.errors import InputError, at_least
+from tools.common import Failure, add_jobs_option, run_jobs, shown
 
 # `best` of the published tools is ffmpeg's -q:v 0: about here on Pillow's scale. More costs disk and decoding only.
 BEST_QUALITY = 95

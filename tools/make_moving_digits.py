@@ -28,10 +28,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.errors import InputError, run_command
+from ops.errors import InputError, at_least, run_command
 from ops.files import atomic_path
 from ops.words import counted
-from tools.common import add_jobs_option, at_least, read_text, report, run_jobs, shown, write_lines
+from tools.common import add_jobs_option, read_text, report, run_jobs, shown, write_lines
 
 # (what happens forwards, the same film backwards)
 PAIRS = (
