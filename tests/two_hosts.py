@@ -128,10 +128,14 @@ def train(arguments: Sequence[str], out: Path, *, kill_at: str | None = None, li
                     kill_at = None
                 time.sleep(0.005 if kill_at else 0.5)
         finally:
-            for agent in agents:
-                if agent.poll() is None:
-                    os.killpg(agent.pid, signal.SIGTERM)
+            living = [agent for agent in agents if agent.poll() is None]
+            for agent in living:
+                os.killpg(agent.pid, signal.SIGTERM)
+            for agent in living:
+                try:
                     agent.wait(timeout=60)
+                except subprocess.TimeoutExpired:
+                    os.killpg(agent.pid, signal.SIGKILL)
     for agent, path in zip(agents, outputs, strict=True):
         if agent.returncode:
             raise RuntimeError(f"an agent ended with {agent.returncode}:\n{path.read_text()[-4000:]}")
