@@ -10,15 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.errors import InputError
-from ops.shift_ops import (
-    can_move,
-    is_plain_conv,
-    move_frames_,
-    reversed_moves,
-    shift_moves,
-    shift_traced,
-    split_frames,
-)
+from ops.shift_ops import Moved, can_move, is_plain_conv, shift_moves, shift_traced, split_frames
 from ops.temporal_shift import TemporalShift
 
 
@@ -83,11 +75,8 @@ def _shift_conv(
     moves = shift_moves(x.shape[1], n_div, online=online)
     if not moves or not can_move(x):
         return _conv(shift_traced(x, n_segment, moves) if moves else x, weight, bias, sizes)
-    kept = move_frames_(x.data, n_segment, moves, keep=True)
-    try:
+    with Moved(x, n_segment, moves):
         return _conv(x, weight, bias, sizes)
-    finally:
-        move_frames_(x.data, n_segment, reversed_moves(moves), fill=kept)
 
 
 @_shift_conv.register_fake

@@ -160,8 +160,8 @@ def _move_for(x: Tensor) -> MoveFrames:
     return move_frames_
 
 
-class _Moved:
-    """`with _Moved(x, ...)`: the content of `x` is shifted inside, and restored bit for bit after, errors included.
+class Moved:
+    """`with Moved(x, ...)`: the content of `x` is shifted inside, and restored bit for bit after, errors included.
 
     Works on `.data`: nothing has changed when it is over, so autograd's version counter must not be bumped.
     """
@@ -182,7 +182,7 @@ class _ShiftConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, n_segment: int, moves: Moves, conv_args: tuple):
-        with _Moved(x, n_segment, moves):
+        with Moved(x, n_segment, moves):
             out = F.conv2d(x, weight, bias, *conv_args)
         ctx.save_for_backward(x, weight)
         ctx.n_segment, ctx.moves, ctx.conv_args = n_segment, moves, conv_args
@@ -204,7 +204,7 @@ class _ShiftConv(torch.autograd.Function):
         if not needed[1]:
             grads = gradients(x)  # Only the weights' gradient reads the content of the input.
         elif can_move(x) and not _same_memory(x, grad):
-            with _Moved(x, ctx.n_segment, ctx.moves):
+            with Moved(x, ctx.n_segment, ctx.moves):
                 grads = gradients(x)
         else:  # A saved-tensor hook gave back something else than what was saved.
             grads = gradients(_ShiftCopy.apply(x, ctx.n_segment, ctx.moves))
@@ -289,5 +289,5 @@ def shift_conv(x: Tensor, conv: nn.Conv2d, n_segment: int, moves: Moves) -> Tens
     x, weight, bias = _autocast(x, conv.weight, conv.bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return _ShiftConv.apply(x, weight, bias, n_segment, moves, conv_args)
-    with _Moved(x, n_segment, moves):
+    with Moved(x, n_segment, moves):
         return F.conv2d(x, weight, bias, *conv_args)
