@@ -6,8 +6,6 @@ number of workers, nor on the number of processes, nor on where an interrupted e
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -21,7 +19,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ops.errors import InputError
 from ops.loader_faults import allow_open_files, defer_deaths, explained, raise_if_a_worker_died
+from ops.loader_memory import BatchMemory, Loan, keep_freed_memory
 from ops.sampling import seeded_rng
+
+PREFETCH = 2  # batches that each worker has under way
 
 
 class Batch(NamedTuple):
@@ -149,26 +150,45 @@ class _Guarded(Dataset):
         return key[0], clip, label
 
 
-def _stack(clips: list[Tensor]) -> Tensor:
-    """Stack without rearranging a byte, in a worker straight into memory shared with the main process."""
-    pixels = [clip.movedim(-3, -1) for clip in clips]  # channels-last memory as (..., H, W, C)
-    if not all(clip.is_contiguous() for clip in pixels):
-        return default_collate(clips)
-    return default_collate(pixels).movedim(-1, -3)
+class _Collate:
+    """Samples -> `Batch`, no byte of a clip rearranged, in a worker straight into memory shared with the main process.
 
+    memory: what workers keep for their batches; None loads in the main process.
+    """
 
-def _collate(samples: list[tuple[int, Tensor | None, Any]]) -> Batch:
-    good = [sample for sample in samples if sample[1] is not None]
-    return Batch(
-        clips=_stack([clip for _, clip, _ in good]) if good else torch.empty(0, dtype=torch.uint8),
-        labels=torch.tensor([label for _, _, label in good], dtype=torch.int64),
-        indices=torch.tensor([index for index, _, _ in good], dtype=torch.int64),
-        failures=[message for _, clip, message in samples if clip is None],
-    )
+    def __init__(self, memory: BatchMemory | None) -> None:
+        self.memory = memory
+
+    def __call__(self, samples: list[tuple[int, Tensor | None, Any]]) -> Batch:
+        good = [sample for sample in samples if sample[1] is not None]
+        return Batch(
+            clips=self._stack([clip for _, clip, _ in good]) if good else torch.empty(0, dtype=torch.uint8),
+            labels=torch.tensor([label for _, _, label in good], dtype=torch.int64),
+            indices=torch.tensor([index for index, _, _ in good], dtype=torch.int64),
+            failures=[message for _, clip, message in samples if clip is None],
+        )
+
+    def _stack(self, clips: list[Tensor]) -> Tensor | Loan:
+        pixels = [clip.movedim(-3, -1) for clip in clips]  # channels-last memory as (..., H, W, C)
+        first = pixels[0]
+        if any(not clip.is_contiguous() or clip.shape != first.shape for clip in pixels):
+            return default_collate(clips)
+        loan = self.memory.take(len(clips) * first.numel()) if self.memory else None
+        if loan is None:
+            return default_collate(pixels).movedim(-1, -3)
+        loan.tensor = torch.stack(pixels, out=loan.tensor.view(len(clips), *first.shape)).movedim(-1, -3)
+        return loan
 
 
 class _Loader(DataLoader):
-    """A DataLoader whose workers' misfortunes end the loop over it with a LoaderError, between two batches."""
+    """A DataLoader whose workers' misfortunes end the loop over it with a LoaderError, between two batches.
+
+    memory: where its workers keep their batches.
+    """
+
+    def __init__(self, *args: Any, memory: BatchMemory | None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._memory = memory
 
     def __iter__(self) -> Iterator[Batch]:
         with explained():
@@ -178,19 +198,13 @@ class _Loader(DataLoader):
         while True:
             with explained():
                 raise_if_a_worker_died()
+                if self._memory:
+                    self._memory.take_back()
                 batch = next(batches, None)
             if batch is None:
                 return
             yield batch
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_threshold, 32 * 2**20)
-        mallopt(m_trim_threshold, 512 * 2**20)
+            del batch  # so that its memory is free once the caller lets go of it
 
 
 def _start_worker(_worker: int) -> None:
@@ -244,12 +258,15 @@ def make_loader(
         batch_size=batch_size,
         drop_last=drop_last,
     )
+    memory = BatchMemory(workers, pieces=PREFETCH + 2) if workers else None
     return _Loader(
         _Guarded(dataset),
         batch_size=sampler.local_batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=_collate,
+        prefetch_factor=PREFETCH if workers else None,
+        memory=memory,
+        collate_fn=_Collate(memory),
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         pin_memory=pin_memory and torch.cuda.is_available(),

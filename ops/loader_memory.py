@@ -1,0 +1,92 @@
+"""The memory of batches: what the kernel must not zero anew for each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+from collections import deque
+from collections.abc import Callable
+from typing import ClassVar
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.data import get_worker_info
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(m_mmap_threshold, 32 * 2**20)
+        mallopt(m_trim_threshold, 512 * 2**20)
+
+
+class BatchMemory:
+    """Shared memory that workers hand their batches over in, used again for another batch when one is gone.
+
+    A piece is taken by the worker that allocated it, and goes back when the last tensor on it in the main process is
+    gone. So whoever keeps a batch keeps its values; the worker takes another piece, or where all are in use memory for
+    that batch alone. A tensor passed on to a third process does not hold its piece.
+
+    Args:
+        workers: worker processes.
+        pieces: the most that a worker keeps. It has `prefetch_factor` batches under way, and the main process one at
+            work and, while it waits for the next, the one before.
+    """
+
+    _serials = itertools.count()
+    _in_main: ClassVar[WeakValueDictionary[int, BatchMemory]] = WeakValueDictionary()
+
+    def __init__(self, workers: int, pieces: int) -> None:
+        self._taken = torch.zeros(workers, pieces, dtype=torch.bool).share_memory_()  # by workers; main gives back
+        self._pieces: list[Tensor] = [torch.empty(0, dtype=torch.uint8)] * pieces  # a worker's own
+        self._lent: deque[tuple[StorageWeakRef, tuple[int, int]]] = deque()  # what the main process has
+        self._serial = next(self._serials)
+        self._in_main[self._serial] = self
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_lent": deque()}  # for workers that are not forked
+
+    def take(self, num_bytes: int) -> Loan | None:
+        """A worker's free piece of at least `num_bytes`, taken; None where it has none."""
+        worker = get_worker_info().id
+        number = next((number for number, taken in enumerate(self._taken[worker].tolist()) if not taken), None)
+        if number is None:
+            return None
+        if self._pieces[number].numel() < num_bytes:
+            self._pieces[number] = torch.empty(num_bytes, dtype=torch.uint8).share_memory_()
+        self._taken[worker, number] = True
+        return Loan(self._serial, (worker, number), self._pieces[number][:num_bytes])
+
+    def take_back(self) -> None:
+        """Give the workers back, from the main process, every piece whose batch is gone."""
+        for _ in range(len(self._lent)):
+            storage, piece = self._lent.popleft()
+            if storage.expired():
+                self._taken[piece] = False
+            else:
+                self._lent.append((storage, piece))
+
+    @classmethod
+    def receive(cls, serial: int, piece: tuple[int, int], tensor: Tensor) -> Tensor:
+        """In the main process (or its pinning thread): note that `tensor` is on a piece."""
+        memory = cls._in_main.get(serial)
+        if memory is not None:
+            memory._lent.append((StorageWeakRef(tensor.untyped_storage()), piece))
+        return tensor
+
+
+class Loan:
+    """A worker's tensor on a piece of `BatchMemory`; sent to the main process, it arrives there as the tensor."""
+
+    def __init__(self, serial: int, piece: tuple[int, int], tensor: Tensor) -> None:
+        self.serial = serial
+        self.piece = piece
+        self.tensor = tensor
+
+    def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[int, tuple[int, int], Tensor]]:
+        return BatchMemory.receive, (self.serial, self.piece, self.tensor)
