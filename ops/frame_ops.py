@@ -114,9 +114,12 @@ def _often_ties(side: int, new_side: int) -> bool:
 
 def _resize_rows_as_pillow(x: Tensor, height: int) -> Tensor:
     """Resize (T, C, h, w) to (T, C, height, w) with Pillow's own arithmetic, all frames side by side in one image."""
-    num_frames, channels, _, width = x.shape
+    num_frames, channels, old_height, width = x.shape
     rows = x.permute(2, 0, 3, 1).flatten(1)  # (h, T*w*C)
-    image = Image.fromarray(rows.numpy()).resize((rows.shape[1], height), Image.Resampling.BILINEAR)
+    mode, bands = ("L", 1) if rows.shape[1] % 4 else ("RGBX", 4)  # four values at once take less time than one by one
+    size = rows.shape[1] // bands, old_height
+    image = Image.frombuffer(mode, size, rows.numpy(), "raw", mode, 0, 1)
+    image = image.resize((size[0], height), Image.Resampling.BILINEAR)
     resized = torch.from_numpy(np.array(image)).view(height, num_frames, width, channels)
     return resized.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from ops import frame_ops
 from ops.errors import InputError
 from ops.transforms import (
     ClipNormalize,
@@ -201,6 +202,14 @@ def test_rounding_ties_along_both_axes_do_not_add_up(is_flow: bool) -> None:
     ours, pillow = (to_clip(crop(make(arrays, backend), Scripted([0, 0]))) for backend in BACKENDS)
     assert (ours.int() - pillow.int()).abs().max() == 1
     assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, 7), (2, 5), (2, 4), (3, 16)])
+def test_rows_are_resized_as_pillow_resizes_each_frame(count: int, width: int) -> None:
+    arrays = make_arrays(count, width, 12)
+    frames = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    expected = chw([Image.fromarray(array).resize((width, 14), Image.BILINEAR) for array in arrays])
+    assert np.array_equal(frame_ops._resize_rows_as_pillow(frames, 14), expected)
 
 
 def test_photos_at_the_published_sizes_are_one_level_apart_at_most() -> None:
