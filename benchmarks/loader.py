@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = {
             "num_frames": num_frames,
             "num_videos": num_videos,
-            "rounds": min(rounds, 5),
+            "rounds": min(rounds, 15),
             "quality": args.quality,
         }
         print_loaders(time_loaders(root, **options), root, **options)
