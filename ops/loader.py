@@ -153,42 +153,42 @@ class _Guarded(Dataset):
 class _Collate:
     """Samples -> `Batch`, no byte of a clip rearranged, in a worker straight into memory shared with the main process.
 
-    memory: what workers keep for their batches; None loads in the main process.
+    memory: of the workers; None loads in the main process.
     """
 
-    def __init__(self, memory: BatchMemory | None) -> None:
-        self.memory = memory
+    memory: BatchMemory | None = None
 
     def __call__(self, samples: list[tuple[int, Tensor | None, Any]]) -> Batch:
         good = [sample for sample in samples if sample[1] is not None]
-        return Batch(
-            clips=self._stack([clip for _, clip, _ in good]) if good else torch.empty(0, dtype=torch.uint8),
-            labels=torch.tensor([label for _, _, label in good], dtype=torch.int64),
-            indices=torch.tensor([index for index, _, _ in good], dtype=torch.int64),
-            failures=[message for _, clip, message in samples if clip is None],
-        )
+        labels = torch.tensor([label for _, _, label in good], dtype=torch.int64)
+        indices = torch.tensor([index for index, _, _ in good], dtype=torch.int64)
+        failures = [message for _, clip, message in samples if clip is None]
+        # Last, as a piece that was taken for a batch must reach the main process. A loan is a tensor from there on.
+        clips = self._stack([clip for _, clip, _ in good]) if good else torch.empty(0, dtype=torch.uint8)
+        return Batch(clips, labels, indices, failures)
 
     def _stack(self, clips: list[Tensor]) -> Tensor | Loan:
         pixels = [clip.movedim(-3, -1) for clip in clips]  # channels-last memory as (..., H, W, C)
-        first = pixels[0]
-        if any(not clip.is_contiguous() or clip.shape != first.shape for clip in pixels):
+        shape = pixels[0].shape
+        if any(not x.is_contiguous() or x.shape != shape or x.dtype != torch.uint8 for x in pixels):
             return default_collate(clips)
-        loan = self.memory.take(len(clips) * first.numel()) if self.memory else None
+        loan = self.memory.take(len(clips) * shape.numel()) if self.memory is not None else None
         if loan is None:
             return default_collate(pixels).movedim(-1, -3)
-        loan.tensor = torch.stack(pixels, out=loan.tensor.view(len(clips), *first.shape)).movedim(-1, -3)
+        loan.tensor = torch.stack(pixels, out=loan.tensor.view(len(clips), *shape)).movedim(-1, -3)
         return loan
 
 
 class _Loader(DataLoader):
-    """A DataLoader whose workers' misfortunes end the loop over it with a LoaderError, between two batches.
+    """A DataLoader whose workers' misfortunes end the loop over it with a LoaderError, between two batches."""
 
-    memory: where its workers keep their batches.
-    """
+    _memory: BatchMemory | None = None
 
-    def __init__(self, *args: Any, memory: BatchMemory | None, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._memory = memory
+    def _get_iterator(self) -> Any:
+        """Start the workers (torch's own hook for it), with memory of their own."""
+        if self.num_workers:
+            self._memory = self.collate_fn.memory = BatchMemory(self.num_workers, pieces=PREFETCH + 2)
+        return super()._get_iterator()
 
     def __iter__(self) -> Iterator[Batch]:
         with explained():
@@ -198,7 +198,7 @@ class _Loader(DataLoader):
         while True:
             with explained():
                 raise_if_a_worker_died()
-                if self._memory:
+                if self._memory is not None:
                     self._memory.take_back()
                 batch = next(batches, None)
             if batch is None:
@@ -238,6 +238,8 @@ def make_loader(
 ) -> DataLoader:
     """Loader of `Batch`es; `loader.sampler.set_epoch(epoch)` before each epoch. Iteration may raise `LoaderError`.
 
+    A batch's memory is used again once nothing in this process holds it: clone what goes to another process.
+
     Args:
         batch_size: of the whole job. Each process gets batches of batch_size / world_size (rounded up when not
             shuffled).
@@ -258,15 +260,13 @@ def make_loader(
         batch_size=batch_size,
         drop_last=drop_last,
     )
-    memory = BatchMemory(workers, pieces=PREFETCH + 2) if workers else None
     return _Loader(
         _Guarded(dataset),
         batch_size=sampler.local_batch_size,
         sampler=sampler,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        memory=memory,
-        collate_fn=_Collate(memory),
+        collate_fn=_Collate(),
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         pin_memory=pin_memory and torch.cuda.is_available(),

@@ -1,10 +1,11 @@
-"""The memory of batches: what the kernel must not zero anew for each of them."""
+"""Memory that is used again for clip after clip and batch after batch: a fresh page costs the kernel's zeroing it."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
@@ -25,12 +26,15 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, 512 * 2**20)
 
 
+_NO_PIECE = torch.empty(0, dtype=torch.uint8)
+
+
 class BatchMemory:
-    """Shared memory that workers hand their batches over in, used again for another batch when one is gone.
+    """Shared memory that one set of workers hands its batches over in, used again for other batches when they are gone.
 
     A piece is taken by the worker that allocated it, and goes back when the last tensor on it in the main process is
-    gone. So whoever keeps a batch keeps its values; the worker takes another piece, or where all are in use memory for
-    that batch alone. A tensor passed on to a third process does not hold its piece.
+    gone. So whoever keeps a batch keeps its values; the worker takes another piece or, where all are in use, memory for
+    that batch alone. Pieces stay allocated as long as the workers live, and take up a quarter of /dev/shm at most.
 
     Args:
         workers: worker processes.
@@ -43,7 +47,7 @@ class BatchMemory:
 
     def __init__(self, workers: int, pieces: int) -> None:
         self._taken = torch.zeros(workers, pieces, dtype=torch.bool).share_memory_()  # by workers; main gives back
-        self._pieces: list[Tensor] = [torch.empty(0, dtype=torch.uint8)] * pieces  # a worker's own
+        self._pieces: list[Tensor] = [_NO_PIECE] * pieces  # a worker's own
         self._lent: deque[tuple[StorageWeakRef, tuple[int, int]]] = deque()  # what the main process has
         self._serial = next(self._serials)
         self._in_main[self._serial] = self
@@ -58,6 +62,9 @@ class BatchMemory:
         if number is None:
             return None
         if self._pieces[number].numel() < num_bytes:
+            self._pieces[number] = _NO_PIECE
+            if not _is_room_for(num_bytes):
+                return None
             self._pieces[number] = torch.empty(num_bytes, dtype=torch.uint8).share_memory_()
         self._taken[worker, number] = True
         return Loan(self._serial, (worker, number), self._pieces[number][:num_bytes])
@@ -90,3 +97,11 @@ class Loan:
 
     def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[int, tuple[int, int], Tensor]]:
         return BatchMemory.receive, (self.serial, self.piece, self.tensor)
+
+
+def _is_room_for(num_bytes: int) -> bool:
+    try:
+        shared = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):  # another system
+        return True
+    return shared.f_bavail * shared.f_frsize - num_bytes >= 0.75 * shared.f_blocks * shared.f_frsize

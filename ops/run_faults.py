@@ -88,7 +88,7 @@ def describe_nonfinite(
     state = {
         **facts,
         "samples": [f"{dataset.where(record)}: {record.path}" for record in records],
-        "clips": batch.clips,
+        "clips": batch.clips.clone(),  # torch.save writes whole storages
         "labels": batch.labels,
         "arch": options.arch,
         "options": options.to_dict(),
