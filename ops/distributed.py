@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
+import importlib
 import os
 import re
 import secrets
@@ -134,6 +136,9 @@ def init_from_env(gpus: Sequence[int] | None = None) -> Process:
     if devices:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
+        # DDP imports it, and what it imports keeps the process group of that moment, threads and all, beyond its end:
+        # a thread that then wants Python's lock while the program ends aborts it.
+        importlib.import_module("torch.distributed.nn")
         # Gradients travel by NCCL; counts and decisions by gloo, so that the CPU never waits for the GPU to agree.
         backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
         store, _door = _store_of_this_start(rank) if _has_agent_store() else (None, None)
@@ -176,6 +181,7 @@ def lost_processes(process: Process) -> Iterator[None]:
 def shut_down() -> None:
     """Leave the job, if this process is in one."""
     if dist.is_available() and dist.is_initialized():
+        gc.collect()  # networks in DDP hold the group, too; the last to let go of it waits for its threads to end
         dist.destroy_process_group()
 
 
