@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -181,7 +182,8 @@ def lost_processes(process: Process) -> Iterator[None]:
 def shut_down() -> None:
     """Leave the job, if this process is in one."""
     if dist.is_available() and dist.is_initialized():
-        gc.collect()  # networks in DDP hold the group, too; the last to let go of it waits for its threads to end
+        if sys.exc_info()[0] is None:  # else there is something to say first: torchrun ends the others of a broken job
+            gc.collect()  # networks in DDP hold the group, too; the last to let go of it waits for its threads to end
         dist.destroy_process_group()
 
 

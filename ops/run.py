@@ -143,8 +143,6 @@ class Run:
             try:
                 complete = self._train(progress)
             except LoaderError as error:
-                if self.process.world_size > 1:  # the others are in the middle of a step
-                    raise
                 self.save()
                 saved = f"saved behind step {progress.step} of epoch {epoch}, --resume auto goes on from there"
                 raise LoaderError(f"{error}; {saved}") from error

@@ -5,6 +5,7 @@ Run as a program, this file is one process of the job.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shlex
@@ -24,6 +25,7 @@ from ops.distributed import Process, init_from_env, lost_processes, parallel, sh
 from ops.engine import train_one_epoch, validate
 from ops.errors import InputError
 from ops.loader import make_loader
+from ops.loader_faults import LoaderError
 from ops.progress import EpochProgress, Hooks
 from ops.run_log import read_epochs
 from tests import two_hosts
@@ -76,7 +78,22 @@ def normalize(clips):
     return clips.float() / 255
 
 
-def train(process, *, clips=None, stop_on=None, **options):
+class Breaking:
+    """A loader whose workers break down for their `last`-th batch."""
+
+    def __init__(self, loader, last):
+        self.loader, self.last = loader, last
+        self.sampler = loader.sampler
+
+    def __iter__(self):
+        yield from itertools.islice(self.loader, self.last - 1)
+        raise LoaderError("workers were killed")
+
+    def __len__(self):
+        return len(self.loader)
+
+
+def train(process, *, clips=None, stop_on=None, break_at=None, **options):
     """Train two epochs; what came of it, the same in every process."""
     model = Net().train()
     wrapped = parallel(model, process)
@@ -84,29 +101,34 @@ def train(process, *, clips=None, stop_on=None, **options):
     optimizer = torch.optim.SGD(groups, 0.1, momentum=0.9)
     rank_and_size = {"rank": process.rank, "world_size": process.world_size}
     loader = make_loader(clips or Clips(), batch_size=BATCH, workers=0, shuffle=True, drop_last=True, **rank_and_size)
-    losses, seen, complete = [], [], True
+    if break_at is not None:
+        loader = Breaking(loader, break_at)
+    losses, seen, complete, broken = [], [], True, None
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         progress = EpochProgress(epoch)
-        complete = train_one_epoch(
-            wrapped,
-            loader,
-            optimizer,
-            progress=progress,
-            num_steps=len(loader),
-            normalize=normalize,
-            device=process.device,
-            lr_of_step=lambda step: 0.05,
-            weight_decay=1e-3,
-            clip_norm=1.0,
-            process=process,
-            hooks=Hooks(
-                trace=lambda step, lr, loss, norm: losses.append([loss, norm]),
-                unread=seen.append,
-                should_stop=lambda: stop_on == process.rank and len(losses) == 2,
-            ),
-            **options,
-        )
+        try:
+            complete = train_one_epoch(
+                wrapped,
+                loader,
+                optimizer,
+                progress=progress,
+                num_steps=len(loader),
+                normalize=normalize,
+                device=process.device,
+                lr_of_step=lambda step: 0.05,
+                weight_decay=1e-3,
+                clip_norm=1.0,
+                process=process,
+                hooks=Hooks(
+                    trace=lambda step, lr, loss, norm: losses.append([loss, norm]),
+                    unread=seen.append,
+                    should_stop=lambda: stop_on == process.rank and len(losses) == 2,
+                ),
+                **options,
+            )
+        except LoaderError as error:
+            broken, complete = str(error), False
         if not complete:
             break
     unread = sorted({message for messages in process.gather(seen) for message in messages})
@@ -117,6 +139,7 @@ def train(process, *, clips=None, stop_on=None, **options):
         "meters": [progress.losses.state_dict(), progress.top1.state_dict(), progress.top5.state_dict()],
         "counts": [progress.step, progress.num_unread, progress.num_nonfinite],
         "unread": unread,
+        "broken": broken,
     }
 
 
@@ -156,6 +179,7 @@ def run_job(folder: Path) -> None:
     process = init_from_env()
     results = {name: scenario(process) for name, scenario in SCENARIOS.items()}
     results["stopped"] = train(process, stop_on=1)
+    results["broken"] = train(process, break_at=2 if process.rank == 1 else None)
     results["gathered"] = [process.gather({"rank": process.rank}), process.gather_ints([process.rank, 7])]
     results["share"] = process.share(8)
     try:
@@ -216,6 +240,15 @@ def test_a_signal_to_one_process_stops_all_behind_the_same_step(two):
 def test_an_unreadable_sample_ends_every_process(two):
     messages = sorted(ours["raised"] for ours in two)
     assert messages == ["another process met a sample that cannot be read", "list:3: gone"]
+
+
+def test_a_broken_loader_stops_every_process_behind_the_same_step(two):
+    first, second = (ours["broken"] for ours in two)
+    assert first["broken"] == "the loader workers of another process broke down"
+    assert second["broken"] == "workers were killed"
+    assert first["counts"] == second["counts"] == [1, 0, 0]
+    assert torch.equal(first["weights"], second["weights"])
+    assert not torch.equal(first["weights"], two[0]["plain"]["weights"])
 
 
 def test_processes_agree(two):

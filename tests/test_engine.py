@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ops.engine import train_one_epoch, validate
+from ops.engine import _batches, train_one_epoch, validate
 from ops.errors import InputError
+from ops.loader_faults import LoaderError
 from ops.progress import EpochProgress, Hooks, StopRequestedError
 from ops.train_step import autocast, forward_backward, summed_loss
 
@@ -341,3 +342,21 @@ def test_validation_of_nothing_readable_is_an_error():
 def test_validation_ends_at_a_signal():
     with pytest.raises(StopRequestedError):
         run_validation(make_net(), [make_batch()], 6, hooks=Hooks(should_stop=lambda: True))
+
+
+@pytest.mark.parametrize("expects_more", [True, False])
+def test_a_loader_that_breaks_is_told_to_processes_that_listen(expects_more):
+    told = []
+    job = SimpleNamespace(world_size=2, gather_ints=told.append)
+    guard = SimpleNamespace(check_pending=lambda: None)
+
+    def loader():
+        yield "a batch"
+        raise LoaderError("workers were killed")
+
+    batches = _batches(loader(), guard, job, expects_more=lambda: expects_more)
+    assert next(batches) == "a batch"
+    with pytest.raises(InputError, match="workers were killed") as caught:
+        next(batches)
+    assert isinstance(caught.value, LoaderError) == expects_more
+    assert told == ([[0, 0, 0, 1]] if expects_more else [])
