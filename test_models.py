@@ -169,7 +169,7 @@ def run(args: argparse.Namespace, num_crops: int | None, process: Process) -> No
         make_loader(
             dataset,
             batch_size=args.batch_size * process.world_size,
-            workers=-(-args.workers // len(nets)),
+            workers=-(-process.share_workers(args.workers) // len(nets)),
             shuffle=False,
             rank=process.rank,
             world_size=process.world_size,

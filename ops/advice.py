@@ -22,6 +22,7 @@ def training_advice(
     batch_size: int,
     num_devices: int,
     accum_steps: int,
+    on_gpus: bool,
     num_train: int,
     lr: float,
     lr_type: str,
@@ -37,10 +38,10 @@ def training_advice(
         lr: after --auto_lr.
     """
     advice = []
-    bn_clips = batch_size // accum_steps if sync_bn else batch_size // accum_steps // num_devices
+    bn_clips = max(1, batch_size // accum_steps // (1 if sync_bn else num_devices))
     if not partial_bn and bn_clips < _MIN_BN_CLIPS:
         remedies = ["a larger --batch-size"]
-        remedies += ["--sync_bn"] if num_devices > 1 and not sync_bn else []
+        remedies += ["--sync_bn"] if num_devices > 1 and on_gpus and not sync_bn else []
         remedies += [] if from_scratch else ["no --npb, to keep the pretrained network's"]
         advice.append(
             f"each batch norm sees {counted(bn_clips, 'clip')} at a time, too few for good statistics: "
@@ -59,9 +60,7 @@ def training_advice(
     if lr_type == "step" and min(lr_steps) >= epochs:
         advice.append(f"the learning rate never drops: --lr_steps begin at {min(lr_steps):g}, --epochs is {epochs}")
     if warmup_epochs >= epochs:
-        advice.append(
-            f"the learning rate only rises: --warmup_epochs {warmup_epochs} fill all of {counted(epochs, 'epoch')}"
-        )
+        advice.append(f"the learning rate only rises: --warmup_epochs is {warmup_epochs}, --epochs is {epochs}")
     if num_train < batch_size:
         advice.append(
             f"--batch-size {batch_size} is more than the {counted(num_train, 'training video')}: an epoch is one step"

@@ -13,5 +13,5 @@ exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node=
     --arch resnet50 --num_segments 8 --consensus_type=avg \
     --shift --shift_div=8 --shift_place=blockres --dense_sample \
     --lr 0.02 --auto_lr 128 --warmup_epochs 5 --lr_type cos --epochs 100 --batch-size $((8 * gpus)) \
-    --wd 1e-4 --gd 20 --dropout 0.5 --eval-freq=1 --npb -j 8 --resume auto \
+    --wd 1e-4 --gd 20 --dropout 0.5 --eval-freq=1 --npb -j $((4 * gpus)) --resume auto \
     "$@"

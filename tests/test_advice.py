@@ -18,6 +18,7 @@ PUBLISHED = {
     "batch_size": 128,
     "num_devices": 8,
     "accum_steps": 1,
+    "on_gpus": True,
     "num_train": 240_000,
     "lr": 0.02,
     "lr_type": "step",
@@ -35,7 +36,12 @@ def test_nothing_to_say_about_the_published_command():
     ("options", "words"),
     [
         ({"num_devices": 32}, "each batch norm sees 4 clips at a time.*--sync_bn or no --npb"),
+        (
+            {"num_devices": 32, "on_gpus": False},
+            "sees 4 clips at a time.*a larger --batch-size or no --npb",
+        ),
         ({"accum_steps": 4}, "each batch norm sees 4 clips"),
+        ({"accum_steps": 999}, "each batch norm sees 1 clip at"),
         (
             {"num_devices": 128, "sync_bn": True, "batch_size": 4, "lr": 0.001},
             "sees 4 clips.*larger --batch-size or no",

@@ -135,7 +135,7 @@ def test_distributed_recipe_follows_the_number_of_gpus(run, script):
     assert arguments[:2] == ["-m", "torch.distributed.run"] and "--nproc_per_node=4" in arguments[:split]
     assert ("--rdzv_endpoint=node0:29500" in arguments[:split]) == ("multi" in script.name)
     args = parse_train_args(arguments[split + 1 :])
-    assert args.batch_size == 8 * processes
+    assert (args.batch_size, args.workers) == (8 * processes, 4 * 4)  # workers are a machine's
     assert scaled_lr(args.lr, args.batch_size, args.auto_lr) == pytest.approx(0.00125 * processes)  # arXiv:1910.00932
     assert (args.warmup_epochs, args.lr_type, args.resume, args.seed) == (5, "cos", "auto", 7)
 
