@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 gpus="${GPUS:-8}"
+[[ $gpus =~ ^[1-9][0-9]*$ ]] || { echo "GPUS is the number of GPUs of a machine, 1 or more, got '$gpus'" >&2; exit 2; }
 exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node="$gpus" --max_restarts=3 \
     main.py kinetics RGB \
     --arch resnet50 --num_segments 8 --consensus_type=avg \

@@ -140,6 +140,14 @@ def test_distributed_recipe_follows_the_number_of_gpus(run, script):
     assert (args.warmup_epochs, args.lr_type, args.resume, args.seed) == (5, "cos", "auto", 7)
 
 
+@pytest.mark.parametrize("script", DIST, ids=by_name)
+@pytest.mark.parametrize("gpus", ["0", "x", "2.5"])
+def test_a_number_of_gpus_that_is_none(script, gpus):
+    env = {"GPUS": gpus, "NODES": "2", "HEAD": "n:1", "PYTHON": "false", "PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=60, env=env)
+    assert done.returncode == 2 and done.stderr == f"GPUS is the number of GPUs of a machine, 1 or more, got '{gpus}'\n"
+
+
 def test_slurm_starts_the_multi_machine_script_on_every_node(run, tmp_path):
     for name, body in (
         ("scontrol", "printf 'n1\\nn2\\n'"),
