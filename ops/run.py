@@ -233,11 +233,14 @@ class Run:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self, *, is_best: bool = False) -> None:
-        """Write the checkpoint; every process must call this."""
-        position = self.position
+        """Write the checkpoint; every process must call this, and leaves when it is written."""
         rng = self.process.gather(rng_state())
-        if not self.process.is_main:
-            return
+        if self.process.is_main:
+            self._write(rng, is_best=is_best)
+        self.process.barrier()  # whoever ended before would make torchrun end the one that writes
+
+    def _write(self, rng: list[Any], *, is_best: bool) -> None:
+        position = self.position
         state = {
             "epoch": position.epoch,
             "arch": self.options.arch,
