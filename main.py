@@ -260,7 +260,7 @@ def advice(args: argparse.Namespace, process: Process, recorded: dict[str, Any])
         batch_size=args.batch_size,
         num_devices=max(process.world_size, len(process.devices)),
         accum_steps=args.accum_steps,
-        on_gpus=process.device.type == "cuda",
+        can_sync=process.world_size > 1 and process.device.type == "cuda",
         num_train=recorded["num_train"],
         lr=recorded["lr"],
         lr_type=args.lr_type,

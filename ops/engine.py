@@ -88,10 +88,7 @@ def train_one_epoch(
     for batch in _batches(loader, guard, process, expects_more=lambda: progress.step < num_steps):
         data_time.update(time.perf_counter() - end)
         step = progress.step
-        num_total, stop, broken = _agree(batch, process, progress, hooks, on_error=on_error)
-        if broken:
-            guard.check_pending()
-            raise LoaderError("the loader workers of another process broke down")
+        num_total, stop = _agree(batch, process, progress, hooks, guard, on_error=on_error)
         lr = lr_of_step(step)
         set_learning_rate(optimizer, lr, weight_decay)
         if num_total:
@@ -144,29 +141,34 @@ def _batches(
     """The loader's batches; where it breaks off, the job may save: the weights are known to be finite then, too."""
     try:
         yield from loader
-    except LoaderError as error:
+    except LoaderError:
         guard.check_pending()
-        if process.world_size > 1 and not expects_more():  # the others have left their loops and do not listen
-            raise InputError(str(error)) from error
-        process.gather_ints([0, 0, 0, 1])  # in place of `_agree`
+        if process.world_size > 1:
+            if not expects_more():  # the epoch is whole, and the others do not listen any more: the next one will tell
+                return
+            process.gather_ints(_BROKEN)
         raise
 
 
+_BROKEN = [0, 0, 0, 1]  # what a process says in place of `_agree` whose loader has broken down
+
+
 def _agree(
-    batch: Any, process: Process, progress: EpochProgress, hooks: Hooks, *, on_error: str
-) -> tuple[int, bool, bool]:
-    """Settle with the other processes before a step: samples in the job's batch (0: no step), stop, broken loader."""
+    batch: Any, process: Process, progress: EpochProgress, hooks: Hooks, guard: FiniteGuard, *, on_error: str
+) -> tuple[int, bool]:
+    """Settle with the other processes before a step: samples in the job's batch (0: no step), and whether to stop."""
     rows = process.gather_ints([len(batch.labels), int(hooks.should_stop()), len(batch.failures), 0])
     counts, stops, unread, broken = zip(*rows, strict=True)
     if any(broken):
-        return 0, False, True
+        guard.check_pending()
+        raise LoaderError("the loader workers of another process broke down")
     if any(unread) and on_error == "raise":
         raise InputError(batch.failures[0] if batch.failures else "another process met a sample that cannot be read")
     for message in batch.failures:
         hooks.unread(message)
     progress.num_unread += sum(unread)
     # A process without a single sample has no gradient to contribute: nobody takes this step.
-    return (sum(counts) if min(counts) else 0), any(stops), False
+    return (sum(counts) if min(counts) else 0), any(stops)
 
 
 def _train_line(

@@ -34,7 +34,7 @@ class BatchMemory:
 
     A piece is taken by the worker that allocated it, and goes back when the last tensor on it in the main process is
     gone. So whoever keeps a batch keeps its values; the worker takes another piece or, where all are in use, memory for
-    that batch alone. Pieces stay allocated as long as the workers live, and take up a quarter of /dev/shm at most.
+    that batch alone. Pieces stay as long as the workers live, and take up about a quarter of /dev/shm at most.
 
     Args:
         workers: worker processes.
@@ -103,5 +103,7 @@ def _is_room_for(num_bytes: int) -> bool:
     try:
         shared = os.statvfs("/dev/shm")
     except (OSError, AttributeError):  # another system
+        return True
+    if not shared.f_blocks:  # unlimited
         return True
     return shared.f_bavail * shared.f_frsize - num_bytes >= 0.75 * shared.f_blocks * shared.f_frsize

@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 gpus="${GPUS:-8}"
 [[ $gpus =~ ^[1-9][0-9]*$ ]] || { echo "GPUS is the number of GPUs of a machine, 1 or more, got '$gpus'" >&2; exit 2; }
 nodes="${NODES:?set NODES to the number of machines}"
+[[ $nodes =~ ^[1-9][0-9]*$ ]] || { echo "NODES is the number of machines, 1 or more, got '$nodes'" >&2; exit 2; }
 head="${HEAD:?set HEAD to host:port of one machine}"
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="$nodes" --nproc_per_node="$gpus" --max_restarts=3 \
     --rdzv_backend=c10d --rdzv_endpoint="$head" --rdzv_id="${JOB:-tsm}" \

@@ -18,7 +18,7 @@ PUBLISHED = {
     "batch_size": 128,
     "num_devices": 8,
     "accum_steps": 1,
-    "on_gpus": True,
+    "can_sync": True,
     "num_train": 240_000,
     "lr": 0.02,
     "lr_type": "step",
@@ -37,7 +37,7 @@ def test_nothing_to_say_about_the_published_command():
     [
         ({"num_devices": 32}, "each batch norm sees 4 clips at a time.*--sync_bn or no --npb"),
         (
-            {"num_devices": 32, "on_gpus": False},
+            {"num_devices": 32, "sync_bn": True, "can_sync": False},
             "sees 4 clips at a time.*a larger --batch-size or no --npb",
         ),
         ({"accum_steps": 4}, "each batch norm sees 4 clips"),

@@ -356,7 +356,9 @@ def test_a_loader_that_breaks_is_told_to_processes_that_listen(expects_more):
 
     batches = _batches(loader(), guard, job, expects_more=lambda: expects_more)
     assert next(batches) == "a batch"
-    with pytest.raises(InputError, match="workers were killed") as caught:
-        next(batches)
-    assert isinstance(caught.value, LoaderError) == expects_more
-    assert told == ([[0, 0, 0, 1]] if expects_more else [])
+    if expects_more:
+        with pytest.raises(LoaderError, match="workers were killed"):
+            next(batches)
+        assert told == [[0, 0, 0, 1]]
+    else:  # the epoch is whole, and nobody listens
+        assert list(batches) == told == []
