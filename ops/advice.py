@@ -35,14 +35,14 @@ def training_advice(
     Args:
         from_scratch: random weights.
         batch_size: of the whole job.
-        can_sync: --sync_bn would have an effect.
+        can_sync: --sync_bn would have an effect, as there are several processes.
         lr: after --auto_lr.
     """
     advice = []
     bn_clips = max(1, batch_size // accum_steps // (1 if sync_bn and can_sync else num_devices))
     if not partial_bn and bn_clips < _MIN_BN_CLIPS:
         remedies = ["a larger --batch-size"]
-        remedies += ["--sync_bn"] if num_devices > 1 and can_sync and not sync_bn else []
+        remedies += ["--sync_bn"] if can_sync and not sync_bn else []
         remedies += [] if from_scratch else ["no --npb, to keep the pretrained network's"]
         advice.append(
             f"each batch norm sees {counted(bn_clips, 'clip')} at a time, too few for good statistics: "

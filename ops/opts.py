@@ -44,6 +44,13 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no_flip", action="store_true", help="never flip left-right (where sides carry the label)")
     group.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="what an unreadable video does")
     group.add_argument("--allow_outside", action="store_true", help="let list paths lead outside of --root_path")
+    group.add_argument(
+        "-j",
+        "--workers",
+        type=_not_negative,
+        default=8,
+        help="of the loader, a machine; 0: the main process loads",
+    )
 
 
 def _add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -110,13 +117,6 @@ def train_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("run")
     group.add_argument("--print-freq", "-p", type=_positive, default=20)
     group.add_argument("--eval-freq", "-ef", type=_positive, default=5)
-    group.add_argument(
-        "-j",
-        "--workers",
-        type=_not_negative,
-        default=8,
-        help="of the loader, a machine; 0: the main process loads",
-    )
     group.add_argument("--resume", default="", metavar="FILE|auto", help="go on from a file, or the run's own (auto)")
     group.add_argument("-e", "--evaluate", action="store_true", help="validate only")
     group.add_argument("--start-epoch", type=_not_negative, default=0)
@@ -150,13 +150,6 @@ def test_parser() -> argparse.ArgumentParser:
     parser.add_argument("--softmax", action="store_true", help="softmax of each net's mean scores")
     parser.add_argument("--reverse", action="store_true", help="play every video backwards")
     parser.add_argument("--batch_size", type=_positive, default=1, help="videos at a time, in each process")
-    parser.add_argument(
-        "-j",
-        "--workers",
-        type=_not_negative,
-        default=8,
-        help="of the loader, a machine; 0: the main process loads",
-    )
     parser.add_argument("--max_num", type=int, default=-1, help="evaluate the first N videos only (-1: all)")
     parser.add_argument("--input_size", type=_positive, default=None, help="default: the checkpoint's own, else 224")
     parser.add_argument("--csv_file", default=None, help="write predictions as text")
