@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def used_pieces(numbers):
     return int(numbers._memory._taken.sum())
 
 
+def assert_epochs(numbers, epochs):
+    """Whole epochs hold what they should, and leave no piece in use."""
+    for epoch in epochs:
+        numbers.sampler.set_epoch(epoch)
+        for batch in numbers:
+            assert_numbers(batch, epoch)
+    del batch
+    assert used_pieces(numbers) == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kept_batches_keep_their_values(workers):
     numbers = number_loader(workers=workers)
@@ -73,12 +84,7 @@ def test_memory_is_used_again(monkeypatch):
     """A worker whose batches are dropped needs no memory but its pieces."""
     monkeypatch.setattr(loader, "default_collate", None)  # what would allocate some, in the worker too
     numbers = number_loader()
-    for epoch in range(4):
-        numbers.sampler.set_epoch(epoch)
-        for batch in numbers:
-            assert_numbers(batch, epoch)
-    del batch
-    assert used_pieces(numbers) == 0
+    assert_epochs(numbers, range(4))
 
 
 def test_an_abandoned_epoch_gives_its_pieces_back():
@@ -89,18 +95,12 @@ def test_an_abandoned_epoch_gives_its_pieces_back():
             assert_numbers(batch, epoch)
             if batch.indices[0] >= 4:
                 break
-    numbers.sampler.set_epoch(7)
-    for batch in numbers:
-        assert_numbers(batch, 7)
     del batch
-    assert used_pieces(numbers) == 0
+    assert_epochs(numbers, [7])
 
 
 def test_pieces_are_taken_grown_and_given_back(monkeypatch):
-    class Info:
-        id = 1
-
-    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: Info)
+    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: SimpleNamespace(id=1))
     memory = BatchMemory(workers=2, pieces=2)
 
     def send(loan):
@@ -141,10 +141,7 @@ def test_no_piece_where_shared_memory_is_short(monkeypatch):
     class Filled:
         f_frsize, f_blocks, f_bavail = 4096, 100, 76
 
-    class Info:
-        id = 0
-
-    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: Info)
+    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: SimpleNamespace(id=0))
     monkeypatch.setattr(loader_memory.os, "statvfs", lambda path: Filled)
     memory = BatchMemory(workers=1, pieces=2)
     assert memory.take(4096 + 1) is None
@@ -214,9 +211,4 @@ def test_the_other_way_of_sharing():
 def test_workers_that_are_not_forked():
     numbers = number_loader()
     numbers.multiprocessing_context = "spawn"
-    for epoch in range(2):
-        numbers.sampler.set_epoch(epoch)
-        for batch in numbers:
-            assert_numbers(batch, epoch)
-    del batch
-    assert used_pieces(numbers) == 0
+    assert_epochs(numbers, range(2))
