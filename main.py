@@ -12,22 +12,21 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ops.advice import training_advice
-from ops.checkpoint import Checkpoint, ModelOptions, load_checkpoint, store_name
-from ops.compiling import compile_errors
+from ops.checkpoint.file import Checkpoint, ModelOptions, load_checkpoint, store_name
+from ops.common.distributed import Process, check_amp, init_from_env, lost_processes, shut_down, sync_batch_norm
+from ops.common.errors import run_command
+from ops.common.signals import StopSignals
+from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths, resolve_dataset
-from ops.distributed import Process, check_amp, init_from_env, lost_processes, shut_down, sync_batch_norm
-from ops.errors import run_command
-from ops.loader import make_loader
-from ops.memory_format import to_channels_last
+from ops.network.compiling import compile_errors
+from ops.network.memory_format import to_channels_last
 from ops.opts import parse_train_args
-from ops.progress import StopRequestedError
-from ops.run import Run, RunSettings
-from ops.run_log import RunLog
-from ops.run_report import check_plots, say_stopped, say_where, write_plots
-from ops.run_setup import Networks, build_network, open_dataset, set_up_torch
-from ops.run_state import (
+from ops.training.advice import training_advice
+from ops.training.log import RunLog
+from ops.training.progress import StopRequestedError
+from ops.training.report import check_plots, say_stopped, say_where, write_plots
+from ops.training.resume import (
     Position,
     check_resumable,
     check_writable,
@@ -38,8 +37,9 @@ from ops.run_state import (
     restore_random_state,
     run_folder,
 )
-from ops.schedule import Schedule, scaled_lr
-from ops.signals import StopSignals
+from ops.training.run import Run, RunSettings
+from ops.training.schedule import Schedule, scaled_lr
+from ops.training.setup import Networks, build_network, open_dataset, set_up_torch
 from ops.transforms import ClipNormalize
 from pretrained.table import local_path
 

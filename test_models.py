@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ops.checkpoint import load_checkpoint
+from ops.checkpoint.file import load_checkpoint
+from ops.common.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
+from ops.common.errors import InputError, run_command
+from ops.common.words import counted
+from ops.data.loader import make_loader
 from ops.dataset_configs import resolve_dataset
-from ops.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
-from ops.errors import InputError, run_command
-from ops.evaluation import check_same_videos, evaluate
-from ops.inference import Net, Runtime, choose_views, default_num_class, load_net
-from ops.loader import make_loader
+from ops.evaluation.ensemble import check_same_videos, evaluate
+from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, load_net
+from ops.evaluation.plots import confusion_png, per_class_table
+from ops.evaluation.scores import Scores, fuse, submission_lines, write_lines
 from ops.opts import parse_test_args, test_parser
-from ops.plots import confusion_png, per_class_table
-from ops.run_report import check_plots
-from ops.scores import Scores, fuse, submission_lines, write_lines
-from ops.words import counted
+from ops.training.report import check_plots
 from pretrained.table import local_path
 
 logger = logging.getLogger(__name__)

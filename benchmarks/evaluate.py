@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, write_folder
 from benchmarks.step import ARCHS, TextbookShift
 from benchmarks.timing import interleave, median_ms, print_table, ratio
-from ops.checkpoint import ModelOptions
+from ops.checkpoint.file import ModelOptions
+from ops.common.errors import InputError, run_command
+from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
-from ops.errors import InputError, run_command
-from ops.inference import PROTOCOLS, Net, Runtime
-from ops.loader import make_loader
+from ops.evaluation.net import PROTOCOLS, Net, Runtime
 from ops.models import TSN, build_model
 from ops.temporal_shift import TemporalShift
 

@@ -18,11 +18,11 @@ import torch
 from benchmarks.loader import IMAGE_TMPL, write_folder
 from benchmarks.step import ARCHS
 from benchmarks.timing import Times, interleave, median_ms, print_table
-from ops.checkpoint import ModelOptions
+from ops.checkpoint.file import ModelOptions
+from ops.common.errors import InputError, run_command
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
-from ops.errors import InputError, run_command
-from ops.inference import Net, Runtime, Views
+from ops.evaluation.net import Net, Runtime, Views
 from ops.models import build_model
 
 FRAMES, CROPS, VIDEOS = (4, 8, 16, 32), (1, 3, 10), (1, 2, 4)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import MIB, interleave, median_ms, peak_bytes, print_table, ratio
-from ops.errors import InputError, run_command
-from ops.shift_ops import move_frames_, reversed_moves, shift_moves
+from ops.common.errors import InputError, run_command
+from ops.network.shift_ops import move_frames_, reversed_moves, shift_moves
 from ops.temporal_shift import TemporalShift
 
 SEGMENTS = 8

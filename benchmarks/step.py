@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.shift import textbook_shift
 from benchmarks.timing import MIB, interleave, median_ms, peak_bytes, print_table, ratio
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from ops.temporal_shift import make_temporal_shift
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import print_table
-from ops.checkpoint import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint
-from ops.checkpoint import load_into as load_weights
-from ops.errors import InputError, run_command
+from ops.checkpoint.file import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint
+from ops.checkpoint.file import load_into as load_weights
+from ops.checkpoint.streaming_layout import streaming_options
+from ops.common.errors import InputError, run_command
 from ops.models import TSN, build_model
 from ops.streaming import StreamingTSM
-from ops.streaming_layout import streaming_options
 from pretrained.table import local_path
 
 EAGER = "torch eager"

@@ -15,7 +15,7 @@ import torch
 from online_demo.cache import cached_file, load_kept, versions
 from online_demo.model import DemoModel
 from online_demo.tvm_runtime import MAX_DIFFERENCE, Library
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 BACKENDS = ("onnxruntime", "torch", "tvm")
 NUM_CHECK_FRAMES = 4

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ops.errors import InputError
-from ops.files import atomic_path
+from ops.common.errors import InputError
+from ops.common.files import atomic_path
 
 CACHE_VARIABLE = "TSM_DEMO_CACHE"
 Loaded = TypeVar("Loaded")

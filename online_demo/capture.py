@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from online_demo.sources import TIMEOUT_S, Source
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 _LOOK_UP_S = 0.2
 

@@ -19,7 +19,7 @@ import numpy as np
 from online_demo.backends import BACKENDS, MAX_DIFFERENCE, TorchBackend, compare, make_backend
 from online_demo.model import DemoModel, load_model
 from online_demo.sources import Source, open_source, used_frames
-from ops.errors import InputError, at_least, run_command
+from ops.common.errors import InputError, at_least, run_command
 
 
 def endless_inputs(model: DemoModel, source: Source) -> Iterator[np.ndarray]:

@@ -41,8 +41,8 @@ from online_demo.tvm_build import (
     tvm_errors,
 )
 from online_demo.tvm_runtime import run_check, write_check
-from ops.errors import InputError, at_least, run_command
-from ops.files import atomic_path, atomic_write_text
+from ops.common.errors import InputError, at_least, run_command
+from ops.common.files import atomic_path, atomic_write_text
 
 NUM_CHECK_FRAMES = 10
 

@@ -27,8 +27,8 @@ from online_demo.serve import BROWSER, PageServer, parse_address
 from online_demo.smoothing import SCORE_WINDOW, SmoothingOptions
 from online_demo.sources import CHOICES, TIMEOUT_S, Source, open_source
 from online_demo.window import Window, check_display
-from ops.errors import InputError, at_least, run_command
-from ops.signals import StopSignals
+from ops.common.errors import InputError, at_least, run_command
+from ops.common.signals import StopSignals
 
 _FPS_WINDOW = 30  # frames
 

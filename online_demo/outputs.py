@@ -13,8 +13,8 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from online_demo.recognizer import Result
-from ops.errors import InputError
-from ops.files import atomic_path
+from ops.common.errors import InputError
+from ops.common.files import atomic_path
 
 VIDEO_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TIME_BASE = 90_000

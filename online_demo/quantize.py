@@ -15,7 +15,7 @@ from online_demo.backends import Backend, OnnxRuntimeBackend, compare, exported_
 from online_demo.cache import cached_file, versions
 from online_demo.model import DemoModel
 from online_demo.sources import open_source, used_frames
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 MAX_FRAMES = 300  # of all clips together; a third of each is kept for the comparison
 _MIN_FRAMES = 6

@@ -21,7 +21,7 @@ from typing import Any
 from online_demo.incoming import Incoming
 from online_demo.recognizer import Recognizer
 from online_demo.watching import MAX_SESSIONS, MAX_VIEWERS, Page, Session, Sessions, decode_jpeg
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 BROWSER = "browser"
 DEFAULT_HOST = "127.0.0.1"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from online_demo.gestures import PLAIN, ClassRules
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 SCORE_WINDOW = 12
 

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ops.containers import open_video
-from ops.errors import InputError
-from ops.images import read_rgb_tensor
-from ops.opencv import import_cv2
+from ops.common.errors import InputError
+from ops.common.opencv import import_cv2
+from ops.data.ffmpeg import open_video
+from ops.data.images import read_rgb_tensor
 from tools.extraction import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published

@@ -6,7 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 AARCH64 = "aarch64-linux-gnu"
 CROSS_COMPILER = f"{AARCH64}-g++"

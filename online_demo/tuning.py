@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from online_demo.tvm_build import DATABASE_FILES, RECORD_FILES, import_tvm, quiet, unpack_record
-from ops.errors import InputError
-from ops.files import atomic_write_bytes
+from ops.common.errors import InputError
+from ops.common.files import atomic_write_bytes
 
 BUILD_TIMEOUT_S = 10.0
 RUN_TIMEOUT_S = 12.0

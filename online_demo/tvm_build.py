@@ -25,7 +25,7 @@ from online_demo.targets import (
     find_target,
     tuning_name,
 )
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 TUNING_FOLDER = FOLDER / "tuning"
 DATABASE_FILES = ("database_workload.json", "database_tuning_record.json")  # TVM's names

@@ -15,8 +15,8 @@ from PIL import Image
 
 from online_demo.outputs import Shown
 from online_demo.recognizer import Recognizer
-from ops.errors import InputError
-from ops.images import check_scans
+from ops.common.errors import InputError
+from ops.data.images import check_scans
 
 MAX_FRAME_PIXELS = 1920 * 1080
 MAX_SESSIONS = 8

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from online_demo.outputs import Shown
-from ops.errors import InputError
-from ops.opencv import import_cv2
+from ops.common.errors import InputError
+from ops.common.opencv import import_cv2
 
 WINDOW_NAME = "TSM"
 _SCRIPT = Path(__file__).resolve().parent / "window_process.py"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 CONSENSUS_TYPES = ("avg", "identity")
 

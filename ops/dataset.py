@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ops.checkpoint_names import MODALITIES
+from ops.checkpoint.options import MODALITIES
+from ops.common.errors import InputError
+from ops.common.words import counted
+from ops.data.images import check_backend
+from ops.data.lists import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
+from ops.data.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices
+from ops.data.sources import FrameFolder, FrameSource, VideoFile, num_template_fields, numbered_folder
 from ops.dataset_configs import IO_KINDS
-from ops.errors import InputError
-from ops.images import check_backend
-from ops.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices
 from ops.transforms import to_clip
-from ops.video import FrameFolder, FrameSource, VideoFile, num_template_fields, numbered_folder
-from ops.video_list import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
-from ops.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class TSNDataSet(Dataset):
     `dataset[i]` or `dataset[(i, epoch)]` is (clip, label): clip uint8 (crops*clips*T*L, C, H, W), C being 3 or, for
     Flow, 2 (x, y), and L the frames stacked at each segment. Its memory is channels-last: flattened to the published
     (crops*clips*T*L*C, H, W), the values are the same. Every random choice comes from (seed, epoch, i), in validation
-    from (seed, i): see ops/loader.py.
+    from (seed, i): see ops/data/loader.py.
 
     Args:
         root_path: folder that the list's paths are relative to.

@@ -12,10 +12,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.checkpoint_names import MODALITIES
-from ops.errors import InputError
-from ops.text import is_one_line
-from ops.video import num_template_fields
+from ops.checkpoint.options import MODALITIES
+from ops.common.errors import InputError
+from ops.common.text import is_one_line
+from ops.data.sources import num_template_fields
 
 logger = logging.getLogger(__name__)
 

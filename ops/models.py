@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ops.backbones import backbone_row, build_backbone, first_conv_name
 from ops.basic_ops import ConsensusModule
-from ops.checkpoint_names import MODALITIES, ModelOptions
-from ops.errors import InputError
+from ops.checkpoint.options import MODALITIES, ModelOptions
+from ops.common.errors import InputError
+from ops.network.backbones import backbone_row, build_backbone, first_conv_name
+from ops.network.param_groups import parameter_groups
 from ops.non_local import NONLocalBlock3D, make_non_local
-from ops.param_groups import parameter_groups
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift, pooled_segments
 from ops.transforms import FLOW_SCALES, RGB_SCALES, Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
 
@@ -31,7 +31,7 @@ class TSN(nn.Module):
         num_class: number of scores.
         num_segments: frames (or stacks) a clip.
         modality: 'RGB', 'Flow' or 'RGBDiff'.
-        base_model: a name in `ops.backbones.BACKBONES`.
+        base_model: a name in `ops.network.backbones.BACKBONES`.
         new_length: frames in a segment's stack (None: 1 for RGB, else 5).
         consensus_type: 'avg' or 'identity'.
         before_softmax: consensus over scores; False: over their softmax.
@@ -261,7 +261,7 @@ class TSN(nn.Module):
         return self
 
     def get_optim_policies(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser: all eight of `ops.param_groups`, each trainable parameter in one."""
+        """Parameter groups for the optimiser: the eight of `ops.network.param_groups`."""
         return parameter_groups(
             self,
             first_conv=self.base_model.get_submodule(first_conv_name(self.base_model)),

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 # After which blocks of a stage a non-local block stands (ResNet-50's placement; other depths: those that they have).
 POSITIONS = {"layer2": (0, 2), "layer3": (0, 2, 4)}

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops.errors import InputError
-from ops.words import counted
+from ops.common.errors import InputError
+from ops.common.words import counted
 
 
 class ClipNormalize:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ops.checkpoint import ModelOptions, load_checkpoint, load_into
-from ops.errors import InputError
-from ops.folding import fold_batchnorm
+from ops.checkpoint.file import ModelOptions, load_checkpoint, load_into
+from ops.checkpoint.streaming_layout import streaming_options
+from ops.common.errors import InputError
 from ops.models import build_model
-from ops.streaming_layout import streaming_options
+from ops.network.folding import fold_batchnorm
 from ops.streaming_trace import trace_step
 from ops.transforms import ClipNormalize, test_transform
 

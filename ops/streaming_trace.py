@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from archs.bn_inception import INCEPTIONS, BNInception
-from ops.errors import InputError
+from ops.common.errors import InputError
 from ops.non_local import NL3DWrapper
 from ops.temporal_shift import TemporalPool, TemporalShift
 

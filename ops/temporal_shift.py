@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archs.bn_inception import BLOCK_NAMES, BNInception
-from ops.errors import InputError
-from ops.shift_ops import can_move, is_eager, is_plain_conv, shift, shift_conv, shift_moves, split_frames
+from ops.common.errors import InputError
+from ops.network.shift_ops import can_move, is_eager, is_plain_conv, shift, shift_conv, shift_moves, split_frames
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 PLACES = ("blockres", "block")

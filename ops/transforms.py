@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from ops import frame_ops
-from ops.errors import InputError
-from ops.frame_ops import Frames
+from ops.common.errors import InputError
+from ops.data import frame_ops
+from ops.data.frame_ops import Frames
 from ops.normalize import ClipNormalize as ClipNormalize
 
 Transform = Callable[[Frames, np.random.RandomState], Frames]

@@ -7,8 +7,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from ops.errors import InputError
-from ops.files import atomic_write_text
+from ops.common.errors import InputError
+from ops.common.files import atomic_write_text
 
 CHECKSUMS = "checksums.json"  # lies beside the files
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import IO
 
-from ops.errors import InputError
-from ops.files import is_disk_full
+from ops.common.errors import InputError
+from ops.common.files import is_disk_full
 from pretrained.checksums import Received, received_file
 from pretrained.transfer import Transfer, check_url
 

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from pretrained.checksums import changed_file_message, read_checksums, received_file, record_checksum
 from pretrained.download import MAX_BYTES, TIMEOUT_S, download
 from pretrained.table import Row, files_folder, find_row, load_table

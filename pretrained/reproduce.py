@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from pretrained.table import Result, Row, fetched_path, files_folder, find_row
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 from pretrained.checksums import verify_recorded
 
 FOLDER = Path(__file__).resolve().parent

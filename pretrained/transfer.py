@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from ops.errors import InputError
-from ops.files import atomic_write_text
+from ops.common.errors import InputError
+from ops.common.files import atomic_write_text
 from pretrained.timed_http import TimedHTTPHandler, TimedHTTPSHandler
 
 _TRIES = 4  # in a row without a new byte

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ops.checkpoint import ModelOptions, published_state_dict, save_checkpoint
+from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
 from ops.models import build_model
 from ops.streaming import StreamingTSM
 

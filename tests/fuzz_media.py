@@ -13,12 +13,12 @@ from PIL import Image
 
 from online_demo.model import load_model
 from online_demo.sources import open_source
-from ops.checkpoint import load_checkpoint, load_into
+from ops.checkpoint.file import load_checkpoint, load_into
+from ops.common.errors import InputError
+from ops.data.images import read_gray_tensor, read_rgb_image, read_rgb_tensor
 from ops.dataset import TSNDataSet
-from ops.errors import InputError
-from ops.images import read_gray_tensor, read_rgb_image, read_rgb_tensor
+from ops.evaluation.scores import Scores
 from ops.models import TSN
-from ops.scores import Scores
 from ops.transforms import test_transform, train_transform
 from tests.demo_helpers import save_random
 from tests.fuzz_base import Reader, Value, anything_goes, digest, nothing_may_differ

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from tests.damage import damage
 from tests.fuzz_base import Reader
 from tests.fuzz_media import media_readers

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+from ops.common.errors import InputError
+from ops.data.lists import MAX_LISTED_FRAMES, read_list
 from ops.dataset_configs import read_class_names
-from ops.errors import InputError
-from ops.run_log import RunLog, read_epochs
-from ops.video_list import MAX_LISTED_FRAMES, read_list
+from ops.training.log import RunLog, read_epochs
 from pretrained.checksums import read_checksums, received_file, record_checksum, verify_recorded
 from pretrained.transfer import Transfer
 from tests.fuzz_base import Reader, Value

@@ -31,10 +31,10 @@ from typing import Any
 
 import torch
 
-from ops.files import is_temporary
-from ops.run_log import read_epochs
+from ops.common.files import is_temporary
+from ops.training.log import read_epochs
 from tests.helpers import PROJECT, run_cli
-from tests.test_run_log import read_events
+from tests.training.test_log import read_events
 
 OPTIONS = (
     "moving_digits RGB --arch mobilenetv2 --pretrain none --npb --input_size 32 --num_segments 4 -b 4 --lr 0.005 "

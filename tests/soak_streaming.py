@@ -25,7 +25,7 @@ from online_demo.outputs import Shown
 from online_demo.recognizer import Recognizer
 from online_demo.smoothing import SmoothingOptions
 from online_demo.sources import TIMEOUT_S, sample_source
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from tests.demo_helpers import save_random
 
 MIN_ROWS = 8  # so that a quarter has two

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ops.basic_ops import ConsensusModule, SegmentConsensus
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 
 def test_avg_is_the_mean_over_segments() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import evaluate, scaling
-from ops.errors import InputError
+from ops.common.errors import InputError
 from ops.temporal_shift import TemporalShift
 
 

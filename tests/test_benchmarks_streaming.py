@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks.streaming import EAGER, UNCOUNTED, Case, clip_step, main, make_rows, run_rounds
-from ops.checkpoint import ModelOptions, published_state_dict, save_checkpoint
-from ops.errors import InputError
+from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
+from ops.common.errors import InputError
 from ops.models import TSN, build_model
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from archs.mobilenet_v2 import mobilenet_v2
-from ops.checkpoint import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint, save_state_dict
+from ops.checkpoint.file import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint, save_state_dict
+from ops.checkpoint.streaming_layout import JESTER_CLASSES
+from ops.common.errors import InputError
 from ops.dataset_configs import DatasetPaths
-from ops.errors import InputError
-from ops.inference import Runtime, Views, load_net
+from ops.evaluation.net import Runtime, Views, load_net
 from ops.models import TSN, build_model
 from ops.streaming import StreamingTSM
-from ops.streaming_layout import JESTER_CLASSES
 from ops.transforms import ClipNormalize
 from tests.helpers import make_frame_folder, make_list, run_cli
 from tools.convert_online import main

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ops import sampling
+from ops.common.errors import InputError
+from ops.data import sampling
 from ops.dataset import TSNDataSet, VideoRecord, check_record, find_video_file, load_clip, quick_check, read_list
-from ops.errors import InputError
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video
 
 TMPL = "img_{:05d}.png"  # lossless, so that values can be compared

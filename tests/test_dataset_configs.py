@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ops.common.errors import InputError
 from ops.dataset_configs import DATASETS, read_class_names, resolve_dataset
-from ops.errors import InputError
 
 # name, modality, classes, frames, validation list (split 2 where there are splits), template, flip
 LAYOUTS = [

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ops.checkpoint import ModelOptions, published_state_dict, save_checkpoint
-from ops.errors import InputError
+from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
+from ops.common.errors import InputError
 from ops.models import build_model
 from tests.helpers import make_frame_folder, make_list
 from tools.early_recognition import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 from tests.damage import damage
 from tests.fuzz_base import Reader, nothing_may_differ
 from tests.fuzz_readers import CRASH, DIFFERS, HANG, READERS, REFUSED, SAME, TRACEBACK, WRONG, fuzz, fuzz_all, share_out

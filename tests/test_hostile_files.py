@@ -32,17 +32,17 @@ from online_demo.outputs import Shown
 from online_demo.recognizer import Result
 from online_demo.serve import PageServer
 from online_demo.sources import open_source
-from ops import images
-from ops.checkpoint import ModelOptions, load_checkpoint
+from ops.checkpoint.file import ModelOptions, load_checkpoint
+from ops.common.errors import InputError, run_command
+from ops.common.text import escaped, is_one_line
+from ops.data import images
+from ops.data.images import read_rgb_image, read_rgb_tensor
+from ops.data.lists import read_list
+from ops.data.sources import VideoFile
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import read_class_names
-from ops.errors import InputError, run_command
-from ops.images import read_rgb_image, read_rgb_tensor
-from ops.run_log import RunLog
-from ops.scores import Scores
-from ops.text import escaped, is_one_line
-from ops.video import VideoFile
-from ops.video_list import read_list
+from ops.evaluation.scores import Scores
+from ops.training.log import RunLog
 from pretrained.download import download
 from tests.demo_helpers import save_random
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video

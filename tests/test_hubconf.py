@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import hubconf
-from ops.checkpoint import ModelOptions, published_state_dict
-from ops.errors import InputError
+from ops.checkpoint.file import ModelOptions, published_state_dict
+from ops.common.errors import InputError
 from ops.models import build_model
 from ops.non_local import NL3DWrapper
 from ops.temporal_shift import TemporalShift

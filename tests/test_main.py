@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 import main
-from ops.checkpoint import load_checkpoint
-from ops.distributed import Process
-from ops.errors import InputError
+from ops.checkpoint.file import load_checkpoint
+from ops.common.distributed import Process
+from ops.common.errors import InputError
 from ops.opts import train_parser
-from ops.run_log import read_epochs
+from ops.training.log import read_epochs
 from tests.helpers import make_frame_folder, make_frames, make_kinetics_tree, make_list, make_video, run_cli
-from tests.test_run_log import read_events
+from tests.training.test_log import read_events
 
 NUM_VIDEOS = 6
 SMALL = "--arch resnet18 --pretrain none --npb --input_size 32 --num_segments 2 --num_class 3 -b 3 -j 0 --lr 0.001"

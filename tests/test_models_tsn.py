@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from archs.bn_inception import bninception
 from archs.mobilenet_v2 import mobilenet_v2
-from ops.backbones import BACKBONES
-from ops.checkpoint import ModelOptions
-from ops.errors import InputError
+from ops.checkpoint.file import ModelOptions
+from ops.common.errors import InputError
 from ops.models import TSN, build_model
+from ops.network.backbones import BACKBONES
 from ops.non_local import NL3DWrapper
 from ops.temporal_shift import TemporalPool, TemporalShift
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, GroupRandomHorizontalFlip

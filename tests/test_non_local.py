@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from archs.mobilenet_v2 import mobilenet_v2
-from ops.errors import InputError
+from ops.common.errors import InputError
 from ops.non_local import NL3DWrapper, NONLocalBlock3D, make_non_local
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift
 

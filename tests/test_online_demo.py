@@ -25,10 +25,10 @@ from online_demo.recognizer import Recognizer, softmax
 from online_demo.smoothing import SmoothingOptions
 from online_demo.sources import SAMPLE, FolderSource, OpenCvSource, open_source
 from online_demo.window import Window
-from ops.checkpoint import load_checkpoint, save_state_dict
-from ops.errors import InputError
+from ops.checkpoint.file import load_checkpoint, save_state_dict
+from ops.checkpoint.streaming_layout import to_streaming_layout
+from ops.common.errors import InputError
 from ops.streaming import StreamingTSM
-from ops.streaming_layout import to_streaming_layout
 from tests.demo_helpers import CLASS_NAMES, picture, save_knowing_pictures, save_random
 from tests.helpers import PROJECT, make_frame_folder, make_video, run_cli
 
@@ -488,7 +488,7 @@ def test_options_that_cannot_work(pictures, tmp_path):
 def test_disk_full_is_one_line(pictures, film, tmp_path):
     pytest.importorskip("resource")
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
-    limited += "from online_demo.main import main; from ops.errors import run_command; run_command(main)"
+    limited += "from online_demo.main import main; from ops.common.errors import run_command; run_command(main)"
     out = tmp_path / "out.mp4"
     options = ["--no-window", "--loop", "--weights", pictures, "--source", film, "--output", out, *TORCH]
     done = run_cli(["-c", limited, *options])

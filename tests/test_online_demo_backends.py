@@ -15,7 +15,7 @@ from online_demo.cache import CACHE_VARIABLE, cache_folder, cached_file
 from online_demo.model import FOLDER, load_model
 from online_demo.targets import TARGETS, cpu_description, find_target
 from online_demo.tvm_runtime import has_cuda_kernels
-from ops.errors import InputError
+from ops.common.errors import InputError
 from ops.streaming import StreamingTSM
 from tests.demo_helpers import picture, save_random
 from tests.helpers import make_video, run_cli

@@ -23,7 +23,7 @@ from online_demo.recognizer import Recognizer
 from online_demo.serve import MAX_BODY_BYTES, PageServer, is_own_name, parse_address
 from online_demo.smoothing import SmoothingOptions
 from online_demo.sources import FolderSource
-from ops.errors import InputError
+from ops.common.errors import InputError
 from tests.chromium import find_chromium, headless, write_y4m
 from tests.demo_helpers import picture, save_knowing_pictures
 

@@ -5,7 +5,7 @@ import pytest
 
 from online_demo.gestures import JESTER, JESTER_CLASSES, PLAIN, rules_for
 from online_demo.smoothing import Smoother, SmoothingOptions
-from ops.errors import InputError
+from ops.common.errors import InputError
 
 NO_GESTURE = 2
 MASKED = (7, 8, 21, 22, 3)

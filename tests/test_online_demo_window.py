@@ -14,7 +14,7 @@ from PIL import Image, ImageGrab
 
 from online_demo.draw import BAR_HEIGHT, WIDTH
 from online_demo.window import Window
-from ops.errors import InputError
+from ops.common.errors import InputError
 from tests.demo_helpers import picture, save_knowing_pictures
 from tests.helpers import PROJECT
 

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 import test_models
-from ops.errors import InputError
-from ops.scores import Scores
-from ops.video import VideoFile
+from ops.common.errors import InputError
+from ops.data.sources import VideoFile
+from ops.evaluation.scores import Scores
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video, run_cli
 from tests.test_test_models import write_checkpoint
 from tools import predict

@@ -20,9 +20,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ops.checkpoint import load_checkpoint, load_into, options_from_name
-from ops.checkpoint_fit import canonical_key
-from ops.errors import InputError
+from ops.checkpoint.file import load_checkpoint, load_into, options_from_name
+from ops.checkpoint.weights import canonical_key
+from ops.common.errors import InputError
 from ops.models import build_model
 from pretrained import fetch, reproduce, transfer
 from pretrained.download import download

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from archs.mobilenet_v2 import mobilenet_v2
-from ops.backbones import BACKBONES
-from ops.checkpoint import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint, save_state_dict
+from ops.checkpoint.file import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint, save_state_dict
+from ops.checkpoint.streaming_layout import JESTER_CLASSES, to_streaming_layout
+from ops.common.errors import InputError
 from ops.dataset_configs import DatasetPaths
-from ops.errors import InputError
-from ops.inference import Runtime, Views, load_net
+from ops.evaluation.net import Runtime, Views, load_net
 from ops.models import TSN, build_model
+from ops.network.backbones import BACKBONES
 from ops.streaming import StreamingTSM
-from ops.streaming_layout import JESTER_CLASSES, to_streaming_layout
 from ops.temporal_shift import TemporalShift, make_temporal_shift
 from tests.helpers import make_frame_folder, make_frames, make_list
 

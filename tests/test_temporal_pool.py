@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 from ops.temporal_shift import TemporalPool, TemporalShift, make_temporal_pool, make_temporal_shift, pooled_segments
-from tests.test_shift_ops import FORMATS
+from tests.network.test_shift_ops import FORMATS
 from tests.test_temporal_shift import build
 
 

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from archs.bn_inception import bninception
 from archs.mobilenet_v2 import mobilenet_v2
 from ops import temporal_shift
-from ops.errors import InputError
+from ops.common.errors import InputError
 from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift
-from tests.test_shift_ops import FORMATS, loop_shift
+from tests.network.test_shift_ops import FORMATS, loop_shift
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: torchvision.models.resnet18(num_classes=5),

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 import test_models
-from ops.checkpoint import ModelOptions, load_checkpoint, load_into, published_state_dict, save_checkpoint
-from ops.distributed import Process
-from ops.errors import InputError
-from ops.inference import PROTOCOLS, Runtime, Views, choose_views, pass_size
+from ops.checkpoint.file import ModelOptions, load_checkpoint, load_into, published_state_dict, save_checkpoint
+from ops.common.distributed import Process
+from ops.common.errors import InputError
+from ops.data.sampling import test_indices as sample_test
+from ops.evaluation.net import PROTOCOLS, Runtime, Views, choose_views, pass_size
+from ops.evaluation.scores import Scores
 from ops.models import build_model
-from ops.sampling import test_indices as sample_test
-from ops.scores import Scores
 from tests.helpers import PROJECT, make_frame_folder, make_kinetics_tree, make_list, make_video, run_cli
-from tests.test_folding import randomize_batchnorm
+from tests.network.test_folding import randomize_batchnorm
 
 NUM_VIDEOS, NUM_FRAMES, NUM_CLASSES = 4, 20, 3
 SIDE = 32  # crops; the short side is scaled to 32 * 256 // 224 = 36

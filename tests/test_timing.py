@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks import shift, step, timing
-from ops.errors import InputError
-from tests.test_shift_ops import loop_shift
+from ops.common.errors import InputError
+from tests.network.test_shift_ops import loop_shift
 
 
 def test_every_round_runs_every_case_and_each_case_follows_each() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 from tests.helpers import make_frame_folder, make_frames, make_kinetics_tree, make_list, make_video
 from tools import check_dataset
 

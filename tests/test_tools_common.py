@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ops.errors import InputError
+from ops.common.errors import InputError
 from tests.helpers import PROJECT
 from tools import common
 from tools.common import Failure, run_jobs

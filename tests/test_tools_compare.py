@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ops.errors import InputError
-from ops.scores import Scores
+from ops.common.errors import InputError
+from ops.evaluation.scores import Scores
 from tools.compare_reversed import OTHER, count_turned
 from tools.make_moving_digits import CLASSES
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ops.common.errors import InputError
+from ops.data.sources import FrameFolder
 from ops.dataset import TSNDataSet
-from ops.errors import InputError
-from ops.video import FrameFolder
 from tests.helpers import make_frame_folder, make_list, make_video
 from tools import extract_flow, gen_label_kinetics
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from torchvision.models.video import R3D_18_Weights
 
+from ops.common.errors import InputError
 from ops.dataset_configs import resolve_dataset
-from ops.errors import InputError
 from tests.helpers import make_frame_folder, make_frames, make_video, run_cli
 from tools import (
     gen_label_hmdb51,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from ops.errors import InputError
-from ops.sampling import val_indices
+from ops.common.errors import InputError
+from ops.data.sampling import val_indices
 from tools import make_moving_digits as digits
 
 

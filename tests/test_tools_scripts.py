@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from ops.checkpoint_names import ModelOptions, store_name
+from ops.checkpoint.options import ModelOptions, store_name
 from ops.opts import parse_test_args, parse_train_args
-from ops.schedule import scaled_lr
+from ops.training.schedule import scaled_lr
 from pretrained.table import load_table
 from tests.helpers import PROJECT
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ops.errors import InputError
-from ops.video import VideoFile
+from ops.common.errors import InputError
+from ops.data.sources import VideoFile
 from tests.helpers import make_frames, make_video, run_cli
 from tools import extraction, vid2img_kinetics, vid2img_sthv2
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ops import frame_ops
-from ops.errors import InputError
+from ops.common.errors import InputError
+from ops.data import frame_ops
 from ops.transforms import (
     ClipNormalize,
     Compose,
@@ -45,7 +45,7 @@ def make_arrays(num_frames: int, width: int, height: int, seed: int = 0) -> list
 
 
 def as_frames(arrays: list[np.ndarray], backend: str):
-    """RGB frames as ops/video.py hands them out."""
+    """RGB frames as ops/data/sources.py hands them out."""
     if backend == "pillow":
         return [Image.fromarray(array) for array in arrays]
     return [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]

@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ops.run_log import read_epochs
+from ops.training.log import read_epochs
 from tests.helpers import PROJECT, make_kinetics_tree, run_cli, torchrun_worker
 
 PORT = 29500

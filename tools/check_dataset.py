@@ -23,13 +23,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.checkpoint_names import MODALITIES
+from ops.checkpoint.options import MODALITIES
+from ops.common.errors import InputError, run_command
+from ops.common.words import counted
+from ops.data.lists import MIN_TRAIN_FRAMES, VideoRecord
+from ops.data.sources import FrameFolder, VideoFile, num_template_fields
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, IO_KINDS, resolve_dataset
-from ops.errors import InputError, run_command
-from ops.video import FrameFolder, VideoFile, num_template_fields
-from ops.video_list import MIN_TRAIN_FRAMES, VideoRecord
-from ops.words import counted
 from tools.common import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
 from tools.lists import last_frame_number
 

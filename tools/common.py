@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ops.errors import InputError, at_least
-from ops.files import atomic_path
-from ops.text import escaped
-from ops.video_list import VIDEO_EXTENSIONS
+from ops.common.errors import InputError, at_least
+from ops.common.files import atomic_path
+from ops.common.text import escaped
+from ops.data.lists import VIDEO_EXTENSIONS
 
 Item = TypeVar("Item")
 

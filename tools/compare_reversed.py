@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from ops.errors import InputError, run_command
-from ops.scores import Scores
+from ops.common.errors import InputError, run_command
+from ops.evaluation.scores import Scores
 from tools.make_moving_digits import CLASSES, TIME_REVERSED
 
 OTHER = np.array([CLASSES.index(TIME_REVERSED[name]) for name in CLASSES])

@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.checkpoint import load_checkpoint
-from ops.errors import InputError, run_command
+from ops.checkpoint.file import load_checkpoint
+from ops.common.errors import InputError, run_command
+from ops.evaluation.plots import comparison_png
+from ops.evaluation.scores import Scores
 from ops.models import build_model
-from ops.plots import comparison_png
-from ops.run_log import read_epochs
-from ops.scores import Scores
+from ops.training.log import read_epochs
 from tools.model_info import ModelCost, measure
 
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch import Tensor
 
-from ops.checkpoint import (
+from ops.checkpoint.file import (
     Checkpoint,
     ModelOptions,
     load_checkpoint,
@@ -31,16 +31,16 @@ from ops.checkpoint import (
     save_checkpoint,
     save_state_dict,
 )
-from ops.dataset_configs import DATASETS, read_class_names
-from ops.errors import InputError, run_command
-from ops.models import build_model
-from ops.streaming_layout import (
+from ops.checkpoint.streaming_layout import (
     JESTER_CLASSES,
     check_fits_layout,
     is_streaming_layout,
     streaming_options,
     to_streaming_layout,
 )
+from ops.common.errors import InputError, run_command
+from ops.dataset_configs import DATASETS, read_class_names
+from ops.models import build_model
 from pretrained.table import local_path
 
 LAYOUTS = ("published", "ours")

@@ -27,14 +27,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ops.common.distributed import init_from_env
+from ops.common.errors import InputError, at_least, run_command
+from ops.common.words import counted
 from ops.dataset import TSNDataSet, load_clip
 from ops.dataset_configs import DATASETS, resolve_dataset
-from ops.distributed import init_from_env
-from ops.errors import InputError, at_least, run_command
-from ops.plots import lines_png
+from ops.evaluation.plots import lines_png
 from ops.streaming import StreamingTSM
 from ops.transforms import ClipNormalize, test_transform
-from ops.words import counted
 from pretrained.table import local_path
 from tools.common import write_lines
 

@@ -29,10 +29,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ops.common.errors import InputError, at_least, run_command
+from ops.common.opencv import import_cv2
+from ops.data.sources import FrameFolder, num_template_fields
 from ops.dataset_configs import DATASETS
-from ops.errors import InputError, at_least, run_command
-from ops.opencv import import_cv2
-from ops.video import FrameFolder, num_template_fields
 from tools.common import add_jobs_option, existing_folder, find_videos, report, run_jobs, shown
 from tools.extraction import PARTIAL, decoded_frames, frame_folder, print_counts, scratch_folder, whole_folder
 from tools.lists import count_images, frame_number_pattern

@@ -16,8 +16,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from ops.containers import RgbConverter, naming, open_video
-from ops.errors import InputError, at_least
+from ops.common.errors import InputError, at_least
+from ops.data.ffmpeg import RgbConverter, naming, open_video
 from tools.common import Failure, add_jobs_option, run_jobs, shown
 
 # `best` of the published tools is ffmpeg's -q:v 0: about here on Pillow's scale. More costs disk and decoding only.

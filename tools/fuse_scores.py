@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from ops.errors import InputError, run_command
-from ops.scores import Scores, fuse
-from ops.words import counted
+from ops.common.errors import InputError, run_command
+from ops.common.words import counted
+from ops.evaluation.scores import Scores, fuse
 
 
 def align(members: Sequence[Scores], paths: Sequence[str]) -> list[Scores]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from tools.common import existing_folder, numbered_lines, shown
 from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
 

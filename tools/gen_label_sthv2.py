@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from tools.common import read_text, shown
 from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
 

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ops.checkpoint_names import MODALITIES
-from ops.errors import run_command
+from ops.checkpoint.options import MODALITIES
+from ops.common.errors import run_command
+from ops.common.words import counted
 from ops.models import TSN
-from ops.words import counted
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from ops.checkpoint import load_checkpoint
-from ops.containers import naming, open_video
+from ops.checkpoint.file import load_checkpoint
+from ops.common.distributed import init_from_env
+from ops.common.errors import InputError, run_command
+from ops.common.words import counted
+from ops.data.ffmpeg import naming, open_video
+from ops.data.sampling import stack_indices, test_indices
+from ops.data.sources import Frame, FrameFolder, VideoFile
 from ops.dataset import load_clip
 from ops.dataset_configs import DATASETS, DEFAULT_TMPL, read_class_names, resolve_dataset
-from ops.distributed import init_from_env
-from ops.errors import InputError, run_command
-from ops.inference import Net, Runtime, Views, choose_views, load_net
-from ops.plots import class_names_or_numbers
-from ops.sampling import stack_indices, test_indices
-from ops.video import Frame, FrameFolder, VideoFile
-from ops.words import counted
+from ops.evaluation.net import Net, Runtime, Views, choose_views, load_net
+from ops.evaluation.plots import class_names_or_numbers
 from pretrained.table import local_path
 
 FOLDER_FPS = 25.0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.errors import InputError, run_command
+from ops.common.errors import InputError, run_command
 from tools.common import existing_folder, find_videos, report, shown
 from tools.extraction import add_extraction_options, extract_all, print_counts
 

@@ -1,0 +1,1 @@
+"""The ground: errors, files, signals, processes; knows nothing of video."""

@@ -1,0 +1,54 @@
+"""How a user's mistake reaches the user: one line, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ops.common.text import escaped
+
+logger = logging.getLogger(__name__)
+
+
+class InputError(ValueError):
+    """Bad input: what is wrong, where (path, list line, option), and what would work, in one line."""
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of `low` or more."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"must be {low} or more, got {value}")
+        return value
+
+    parse.__name__ = f"whole number from {low}"  # argparse puts it in its message
+    return parse
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command's `main` and exit the process with its status.
+
+    Exit status: what `main` returns (None is 0), 2 for an InputError (printed as one line on stderr), 130 for Ctrl-C.
+    Anything else is our own bug and keeps its traceback.
+    """
+    program = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no text at all
+    try:
+        sys.exit(main())
+    except InputError as error:
+        message = escaped(" ".join(str(error).split()))  # it may quote a file that a stranger made
+        print(f"{program}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `command | head` closed our stdout
+        sys.stderr.close()
+        sys.exit(141)

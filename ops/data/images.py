@@ -1,0 +1,168 @@
+"""One image file -> one decoded frame, strictly: a damaged or enormous file is an error that names it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+
+import numpy as np
+import torch
+import torchvision.io  # noqa: F401  (registers torch.ops.image.decode_jpeg)
+from PIL import Image
+from torch import Tensor
+
+from ops.common.errors import InputError
+
+BACKENDS = ("torchvision", "pillow")
+MAX_PIXELS = 100_000_000
+MAX_FILE_BYTES = 512 * 1024 * 1024
+# A progressive JPEG refines its picture scan by scan; encoders write about ten. Each costs a pass over all pixels, so a
+# small file of many empty ones would take minutes (libjpeg-turbo's advisory LJT-01-004).
+MAX_SCANS = 100
+# Marker and length of a scan of 1 to 4 components; libjpeg takes no other (ITU-T T.81, B.2.3). A scan's data never hold
+# FF DA; the length tells scans from chance in what cameras append (a film, other pictures).
+_START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
+
+# Pillow picks its reader by content: without this list a file named .jpg could be an EPS, which runs Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+
+_START_OF_IMAGE = b"\xff\xd8"
+# Start-of-frame markers of JPEG (ITU-T T.81, table B.1): C0-CF but DHT (C4), JPG (C8) and DAC (CC).
+_SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_STANDALONE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}
+_READ_MODES = {"L": 1, "RGB": 3}  # torchvision.io.ImageReadMode
+# Deprecated since torchvision 0.29; without it Pillow decodes for both backends, to the same values.
+_HAS_JPEG_DECODER = hasattr(torch.ops.image, "decode_jpeg")
+
+
+def check_backend(backend: str) -> str:
+    """Return `backend`, or raise InputError naming the choices."""
+    if backend not in BACKENDS:
+        raise InputError(f"image backend {backend!r} is unknown: choose from {', '.join(BACKENDS)}")
+    return backend
+
+
+def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and number of components in a JPEG's header, or None where there is no such header."""
+    if not data.startswith(_START_OF_IMAGE):
+        return None
+    position, end = 2, len(data)
+    while position + 9 < end:
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _STANDALONE_MARKERS:
+            position += 2
+        elif marker in _SOF_MARKERS:
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            width = int.from_bytes(data[position + 7 : position + 9], "big")
+            return width, height, data[position + 9]
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def check_size(path: str, width: int, height: int) -> None:
+    """Refuse a picture of more than MAX_PIXELS pixels: hostile headers claim sizes that no memory holds."""
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{path}: {width} x {height} pixels is more than the limit of {MAX_PIXELS:,}")
+
+
+def check_scans(path: str, data: bytes | bytearray) -> None:
+    """Refuse a JPEG of more than MAX_SCANS scans."""
+    count = len(_START_OF_SCAN.findall(data))
+    if count > MAX_SCANS:
+        raise InputError(f"{path}: a JPEG of {count} scans is over the limit of {MAX_SCANS}")
+
+
+def read_rgb_tensor(path: str) -> Tensor:
+    """Decode an image file to uint8 (3, H, W), stored channels-last. The values are Pillow's `convert("RGB")`."""
+    return _read_tensor(path, "RGB", gray=False)
+
+
+def read_gray_tensor(path: str) -> Tensor:
+    """Decode an image file to uint8 (1, H, W). The values are Pillow's `convert("L")`."""
+    return _read_tensor(path, "L", gray=True)
+
+
+def read_rgb_image(path: str) -> Image.Image:
+    """Decode an image file to a Pillow image of mode RGB."""
+    return _decode_pillow(path, _read_bytes(path), "RGB")
+
+
+def read_gray_image(path: str) -> Image.Image:
+    """Decode an image file to a Pillow image of mode L."""
+    return _decode_pillow(path, _read_bytes(path), "L")
+
+
+# Without O_NONBLOCK a pipe in a frame's place blocks for ever.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _read_bytes(path: str) -> bytearray:
+    # Plain system calls: a clip has many small files, and file objects double the time of reading them.
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > MAX_FILE_BYTES:
+                raise InputError(f"{path}: an image of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")
+            data = bytearray(os.read(descriptor, size))
+        finally:
+            os.close(descriptor)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot read the frame ({reason})") from None
+    if not data:
+        raise InputError(f"{path}: cannot read the frame (the file is empty)")
+    return data
+
+
+def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
+    data = _read_bytes(path)
+    shape = jpeg_shape(data)
+    # libjpeg's gray of a colour JPEG is its Y, not Pillow's weighting of RGB; CMYK differs as well; PNG and the like
+    # come with palettes and alpha. Pillow is the reference for all of these.
+    if shape is None or shape[2] not in ((1,) if gray else (1, 3)) or not _HAS_JPEG_DECODER:
+        array = np.array(_decode_pillow(path, data, mode))
+        return torch.from_numpy(array[:, :, None] if gray else array).permute(2, 0, 1)
+    check_size(path, shape[0], shape[1])
+    check_scans(path, data)
+    try:
+        # torchvision.io.decode_jpeg is this call and a deprecation warning a frame.
+        return torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), _READ_MODES[mode], False)
+    except RuntimeError as error:
+        # "[...] decode_jpeg, <path on the builder's machine>.cpp:171, Image is incomplete or truncated"
+        reason = re.split(r": |\.cpp:\d+, ", str(error).splitlines()[0])[-1]
+        raise InputError(f"{path}: damaged JPEG ({reason})") from None
+
+
+def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
+    if data.startswith(_START_OF_IMAGE):  # not `jpeg_shape`: Pillow gets over junk between headers that it does not
+        check_scans(path, data)
+    # Pillow's readers raise nearly anything on damaged files (OSError, SyntaxError, struct.error, IndexError, ...), and
+    # warn of odd metadata and of sizes, which are checked here.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            check_size(path, *image.size)
+            if image.format == "PNG":  # decoding alone does not look at the checksums
+                Image.open(io.BytesIO(data), formats=_FORMATS).verify()
+            return image.convert(mode)
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: not an image (known: {', '.join(_FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: more pixels than the limit of {MAX_PIXELS:,}") from None
+    except MemoryError:
+        raise InputError(f"{path}: the image does not fit in memory") from None
+    except Exception as error:
+        raise InputError(f"{path}: damaged image ({error})") from None

@@ -1,0 +1,248 @@
+"""Where frames come from: a folder of images, or a video file."""
+
+from __future__ import annotations
+
+import functools
+import os
+import string
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import av
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ops.common.errors import InputError
+from ops.common.words import counted
+from ops.data.ffmpeg import PacketTable, RgbConverter, UntrustedPacketsError, naming, open_video, to_rgb
+from ops.data.images import (
+    check_backend,
+    read_gray_image,
+    read_gray_tensor,
+    read_rgb_image,
+    read_rgb_tensor,
+)
+
+__all__ = ["Frame", "FrameFolder", "FrameSource", "RgbConverter", "VideoFile", "count_frames", "to_rgb"]
+
+# One decoded frame. torchvision: uint8 (C, H, W), C = 3 or, for flow, 2 (x, y). pillow: an RGB image, or for flow a
+# pair of L images.
+Frame = Tensor | Image.Image | tuple[Image.Image, Image.Image]
+
+
+class FrameSource(Protocol):
+    """Anything that frames are read from."""
+
+    def read(self, indices: Sequence[int]) -> list[Frame]:
+        """Decode the frames at these 0-based indices, in their order."""
+
+
+@functools.lru_cache
+def num_template_fields(image_tmpl: str) -> int:
+    """Number of fields of a frame file template; InputError unless it is 1, 2 or 3 and the template is sound."""
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(image_tmpl) if field is not None]
+        sample = {1: (1,), 2: ("x", 1), 3: (1, "x", 1)}.get(len(fields))
+        if sample is not None:
+            image_tmpl.format(*sample)
+            return len(sample)
+        reason = f"{len(fields)} fields"
+    except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+        reason = str(error)
+    raise InputError(
+        f"image_tmpl {image_tmpl!r} is no frame file template ({reason}): use the like of 'img_{{:05d}}.jpg', "
+        "'flow_{}_{:05d}.jpg' or '{:06d}-{}_{:05d}.jpg'"
+    )
+
+
+def numbered_folder(path: str) -> str:
+    """Folder of a video named by its number: `7` or, where the published program looks for its flow, `000007`."""
+    parent, name = os.path.split(os.path.normpath(path))
+    padded = os.path.join(parent, name.zfill(6))
+    return padded if name.isdecimal() and os.path.isdir(padded) and not os.path.isdir(path) else path
+
+
+class FrameFolder:
+    """A video as a folder of image files, numbered from 1 in their names.
+
+    The template's fields tell the layout: `img_{:05d}.jpg` (frame) is an RGB image, or for modality Flow the two
+    flow channels packed as RGB (x, y, 0); `flow_{}_{:05d}.jpg` (x or y, frame) and `{:06d}-{}_{:05d}.jpg` (folder
+    name as a number, x or y, frame) are one gray file a flow channel.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        image_tmpl: str = "img_{:05d}.jpg",
+        modality: str = "RGB",
+        backend: str = "torchvision",
+    ) -> None:
+        self.directory = os.fspath(directory)
+        self.image_tmpl = image_tmpl
+        self.is_flow = modality == "Flow"
+        self.is_pillow = check_backend(backend) == "pillow"
+        self.num_fields = num_template_fields(image_tmpl)
+        if self.num_fields > 1 and not self.is_flow:
+            raise InputError(f"image_tmpl {image_tmpl!r} has a field for x or y: {modality} frames have none")
+
+    def paths(self, index: int) -> list[str]:
+        """Files of the frame at a 0-based index: one, or the x and the y file of a flow."""
+        if self.num_fields == 1:
+            names = [self.image_tmpl.format(index + 1)]
+        elif self.num_fields == 2:
+            names = [self.image_tmpl.format(axis, index + 1) for axis in "xy"]
+        else:
+            names = [self.image_tmpl.format(self._folder_number(), axis, index + 1) for axis in "xy"]
+        return [f"{self.directory}{os.sep}{name}" for name in names]
+
+    def read(self, indices: Sequence[int]) -> list[Frame]:
+        """Decode the frames at these 0-based indices, in their order (see `Frame`)."""
+        return [self._read_frame(self.paths(int(index))) for index in indices]
+
+    def count_frames(self) -> int:
+        """Number of frames there without a gap, from the first on."""
+        try:
+            present = set(os.listdir(self.directory))
+        except OSError as error:
+            raise InputError(f"{self.directory}: cannot list the frames ({error.strerror})") from None
+        count = 0
+        while all(os.path.basename(path) in present for path in self.paths(count)):
+            count += 1
+        return count
+
+    def _folder_number(self) -> int:
+        name = os.path.basename(os.path.normpath(self.directory))
+        if not name.isdecimal():
+            raise InputError(f"{self.directory}: {self.image_tmpl!r} needs a folder whose name is a number")
+        return int(name)
+
+    def _read_frame(self, paths: list[str]) -> Frame:
+        if not self.is_flow:
+            return read_rgb_image(paths[0]) if self.is_pillow else read_rgb_tensor(paths[0])
+        if self.is_pillow:
+            if len(paths) == 1:
+                return read_rgb_image(paths[0]).split()[:2]
+            return _same_size(paths, tuple(read_gray_image(path) for path in paths))
+        if len(paths) == 1:
+            return read_rgb_tensor(paths[0])[:2]
+        x, y = (read_gray_tensor(path) for path in paths)
+        if x.shape != y.shape:
+            raise InputError(f"{paths[1]}: {tuple(y.shape[1:])} pixels, but its x file has {tuple(x.shape[1:])}")
+        return torch.stack((x[0], y[0]), dim=2).permute(2, 0, 1)  # (2, H, W), channels-last as every frame
+
+
+def _same_size(paths: list[str], pair: tuple[Image.Image, Image.Image]) -> tuple[Image.Image, Image.Image]:
+    if pair[0].size != pair[1].size:
+        raise InputError(f"{paths[1]}: {pair[1].size} pixels, but its x file has {pair[0].size}")
+    return pair
+
+
+class VideoFile:
+    """A video file, read through FFmpeg's libraries (PyAV).
+
+    A frame's index is its place in presentation order among the decoded frames, from 0: frame 0 is what extraction
+    writes as file 1. Nothing relies on what the header claims of length or frame count.
+    height: scale frames to this many rows (default: as coded). threads: of the decoder (0: one a core).
+    """
+
+    # Compressed packets are kept in memory up to this size; longer films are decoded straight through.
+    max_packet_bytes = 256 * 1024 * 1024
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        modality: str = "RGB",
+        backend: str = "torchvision",
+        *,
+        height: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.is_pillow = check_backend(backend) == "pillow"
+        self.height = height
+        self.threads = threads
+        if modality == "Flow":
+            raise InputError(f"{self.path}: a video file holds no optical flow: extract it with tools/extract_flow.py")
+
+    def read(self, indices: Sequence[int]) -> list[Frame]:
+        """Decode the frames at these 0-based indices, in their order (see `Frame`)."""
+        wanted = sorted({int(index) for index in indices})
+        if not wanted:
+            return []
+        if wanted[0] < 0:
+            raise InputError(f"{self.path}: frame index {wanted[0]} is negative")
+        try:
+            found = dict(self._decode_from_keys(wanted))
+        except (UntrustedPacketsError, av.error.FFmpegError, MemoryError):
+            found = dict(self.read_through(wanted))  # tells damage from a key frame that decoding cannot start at
+        return [found[int(index)] for index in indices]
+
+    def frames(self) -> Iterator[Frame]:
+        """Decode every frame, in presentation order."""
+        convert = RgbConverter(self.height)
+        for frame in self._decode_all():
+            yield self._wrap(frame, convert)
+
+    def count_frames(self) -> int:
+        """Number of frames, by decoding them all."""
+        return sum(1 for _ in self._decode_all())
+
+    def _decode_all(self) -> Iterator[av.VideoFrame]:
+        with open_video(self.path, self.threads) as container, naming(self.path):
+            yield from container.decode(container.streams.video[0])
+
+    def read_through(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+        """Decode straight through, giving (index, frame) for these ascending 0-based indices as they come by."""
+        convert = RgbConverter(self.height)
+        remaining = iter(wanted)
+        target, count = next(remaining, None), 0
+        for frame in self._decode_all() if target is not None else ():
+            if count == target:
+                yield target, self._wrap(frame, convert)
+                target = next(remaining, None)
+                if target is None:
+                    return
+            count += 1
+        if target is not None:
+            raise InputError(
+                f"{self.path}: frame {target + 1} is asked for, but the video has {counted(count, 'frame')}"
+            )
+
+    def _decode_from_keys(self, wanted: list[int]) -> Iterator[tuple[int, Frame]]:
+        """Skip the packets that no wanted frame needs, by the packets' times; check these on every frame that comes."""
+        with open_video(self.path, self.threads) as container:
+            decoder = container.streams.video[0].codec_context
+            table = PacketTable.read(container, self.max_packet_bytes)
+            convert = RgbConverter(self.height)
+            targets = set(wanted)
+            pending: deque[av.VideoFrame] = deque()
+            position = first_rank = 0
+            rank = -1  # of the last frame that came
+            for target in wanted:
+                key_position, key_rank = table.last_key_before(target)
+                if key_position > position:  # so the target's frame has not come yet
+                    decoder.flush_buffers()
+                    pending.clear()
+                    position, first_rank = key_position, key_rank
+                while rank != target:
+                    while not pending:
+                        pending.extend(table.decode(decoder, position, first_rank, targets))
+                        position += 1
+                    frame = pending.popleft()
+                    last_rank, rank = rank, table.ranks.get(frame.pts, -1)
+                    if not last_rank < rank <= target:
+                        raise UntrustedPacketsError
+                yield target, self._wrap(frame, convert)
+
+    def _wrap(self, frame: av.VideoFrame, convert: RgbConverter) -> Frame:
+        if frame.is_corrupt:
+            raise InputError(f"{self.path}: damaged video (a frame cannot be decoded whole)")
+        array = convert(frame)
+        return Image.fromarray(array) if self.is_pillow else torch.from_numpy(array).permute(2, 0, 1)
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Number of frames of a video file, by decoding them all."""
+    return VideoFile(path).count_frames()

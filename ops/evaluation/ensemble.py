@@ -1,0 +1,152 @@
+"""Evaluation of one net or an ensemble over a test set.
+
+An ensemble's scores are the mean over its nets, each weighted by its coefficient (`ops.evaluation.scores.fuse`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ops.common.distributed import Process
+from ops.common.errors import InputError
+from ops.common.metrics import AverageMeter, accuracy
+from ops.common.words import counted
+from ops.data.loader import Batch
+from ops.dataset import TSNDataSet
+from ops.evaluation.net import Net
+from ops.evaluation.scores import fuse
+
+
+def check_same_videos(datasets: Sequence[TSNDataSet]) -> None:
+    """Raise InputError unless all lists name the same videos with the same labels, in the same order."""
+    first = datasets[0]
+    for other in datasets[1:]:
+        if len(other) != len(first):
+            raise InputError(
+                f"{other.list_file} lists {counted(len(other), 'video')}, {first.list_file} {len(first)}:"
+                " an ensemble needs the same"
+            )
+        for ours, theirs in zip(first.video_list, other.video_list, strict=True):
+            if (ours.path, ours.label) != (theirs.path, theirs.label):
+                raise InputError(
+                    f"{other.where(theirs)} is {theirs.path!r} with label {theirs.label}, {first.where(ours)} is"
+                    f" {ours.path!r} with label {ours.label}: an ensemble needs the same videos in the same order"
+                )
+
+
+class BatchSource(Protocol):
+    """A loader of one net's batches."""
+
+    def __iter__(self): ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass
+class Outcome:
+    """Scores of the videos that every net saw.
+
+    Attributes:
+        indices: their places in the data set, ascending, int64 (M,).
+        scores: one float32 (M, K) a net.
+        failures: a line for each video that could not be read.
+    """
+
+    indices: np.ndarray
+    scores: list[np.ndarray]
+    failures: list[str]
+
+
+def evaluate(
+    nets: Sequence[Net],
+    loaders: Sequence[BatchSource],
+    *,
+    coeffs: Sequence[float] | None = None,
+    softmax: bool = False,
+    on_error: str = "raise",
+    process: Process | None = None,
+    on_progress: Callable[[int, float, float, float], None] | None = None,
+) -> Outcome:
+    """Scores of every video by every net; each process does its share, and all get the whole.
+
+    Args:
+        loaders: one a net, all in the same order of videos, not shuffled.
+        coeffs, softmax: as in `fuse`, for the running accuracy.
+        on_error: 'raise', or 'skip' the videos that some net's data cannot be read of.
+        on_progress: called behind each batch with (videos done, seconds so far, running top-1, running top-5) of this
+            process.
+
+    Raises:
+        InputError: a video that cannot be read, or scores that are not finite.
+    """
+    process = process or Process()
+    indices: list[np.ndarray] = []
+    scores: list[list[np.ndarray]] = [[] for _ in nets]
+    failures: dict[str, None] = {}  # a set that keeps order: nets may fail at the same file
+    top1, top5 = AverageMeter(), AverageMeter()
+    done, start = 0, time.perf_counter()
+    batches: tuple[Batch, ...]
+    for batches in zip(*loaders, strict=True):
+        for message in (message for batch in batches for message in batch.failures):
+            if on_error == "raise":
+                raise InputError(f"{message} (--on_error skip leaves such videos out and counts them)")
+            failures.setdefault(message)
+        common = _common_indices(batches)
+        done += max(len(batch.indices) + len(batch.failures) for batch in batches)
+        if len(common):
+            for net, batch, kept in zip(nets, batches, scores, strict=True):
+                kept.append(_scores_of(net, batch, common))
+            indices.append(common)
+            labels = batches[0].labels[np.isin(batches[0].indices.numpy(), common)]
+            fused = torch.from_numpy(fuse([kept[-1] for kept in scores], coeffs, softmax=softmax))
+            prec1, prec5 = accuracy(fused, labels, (1, 5))
+            top1.update(prec1, len(common))
+            top5.update(prec5, len(common))
+        if on_progress is not None:
+            on_progress(done, time.perf_counter() - start, top1.avg, top5.avg)
+    return _merge(process.gather((indices, scores, list(failures))), len(nets))
+
+
+def _common_indices(batches: Sequence[Batch]) -> np.ndarray:
+    """Videos of a batch that every net's loader could read, ascending."""
+    common = batches[0].indices.numpy()
+    for batch in batches[1:]:
+        common = np.intersect1d(common, batch.indices.numpy())
+    return np.sort(common)
+
+
+def _scores_of(net: Net, batch: Batch, wanted: np.ndarray) -> np.ndarray:
+    """One net's scores (n, K) of the wanted videos of a batch, whose indices ascend."""
+    keep = torch.from_numpy(np.isin(batch.indices.numpy(), wanted))
+    clips = batch.clips if bool(keep.all()) else batch.clips[keep]
+    scores = net.scores(clips).numpy()
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"{net.name}: scores of video {int(wanted[bad[0]]) + 1} of the list are not finite:"
+            " the weights are damaged, or (with --amp fp16) too large for half precision"
+        )
+    return scores
+
+
+_Share = tuple[list[np.ndarray], list[list[np.ndarray]], list[str]]  # indices, scores of each net, failures
+
+
+def _merge(shares: Sequence[_Share], num_nets: int) -> Outcome:
+    """Put the shares of all processes into the order of the data set, each video once."""
+    failures = list(dict.fromkeys(message for share in shares for message in share[2]))
+    flat = [array for share in shares for array in share[0]]
+    if not flat:
+        shown = f"; the first: {failures[0]}" if failures else ""
+        raise InputError(f"not one video could be read ({len(failures)} failed){shown}")
+    indices, order = np.unique(np.concatenate(flat), return_index=True)
+    scores = [
+        np.concatenate([array for share in shares for array in share[1][number]])[order] for number in range(num_nets)
+    ]
+    return Outcome(indices, scores, failures)

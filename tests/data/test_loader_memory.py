@@ -1,0 +1,214 @@
+"""Batches in memory that is used again: values stay while anybody holds a batch, pieces come back when nobody does."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ops.data import loader, loader_memory
+from ops.data.loader import PREFETCH, make_loader
+from ops.data.loader_memory import BatchMemory
+
+
+class Numbers:
+    """Clip i of epoch e holds the number 32 * e + i in every byte; batch by batch with another number of crops."""
+
+    def __init__(self, length=24, many=2):
+        self.length = length
+        self.many = many
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, key):
+        index, epoch = key
+        crops = 1 + index // 2 % self.many
+        return torch.full((crops * 4, 5, 6, 3), 32 * epoch + index, dtype=torch.uint8).movedim(-1, -3), index
+
+
+def number_loader(**options):
+    return make_loader(Numbers(), **{"batch_size": 2, "workers": 1, "shuffle": False, **options})
+
+
+def assert_numbers(batch, epoch):
+    for clip, index in zip(batch.clips, batch.indices.tolist(), strict=True):
+        assert clip.stride(-3) == 1
+        assert clip.unique().tolist() == [32 * epoch + index]
+
+
+def used_pieces(numbers):
+    numbers._memory.take_back()
+    return int(numbers._memory._taken.sum())
+
+
+def assert_epochs(numbers, epochs):
+    """Whole epochs hold what they should, and leave no piece in use."""
+    for epoch in epochs:
+        numbers.sampler.set_epoch(epoch)
+        for batch in numbers:
+            assert_numbers(batch, epoch)
+    del batch
+    assert used_pieces(numbers) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_kept_batches_keep_their_values(workers):
+    numbers = number_loader(workers=workers)
+    kept = []
+    for epoch in range(3):
+        numbers.sampler.set_epoch(epoch)
+        kept += [(batch, epoch) for batch in numbers]
+        for batch, made_in in kept:
+            assert_numbers(batch, made_in)
+    assert used_pieces(numbers) == workers * (PREFETCH + 2)  # all, and the other batches have memory of their own
+    del batch
+    kept.clear()
+    assert used_pieces(numbers) == 0
+
+
+@pytest.mark.parametrize("part", [lambda clips: clips[1:, :2, 0], lambda clips: clips.numpy()[1:]])
+def test_any_hold_on_a_batch_keeps_it(part):
+    batches = iter(number_loader())
+    held = part(next(batches).clips)
+    before = np.asarray(held).copy()
+    for batch in batches:
+        assert np.array_equal(held, before)
+        assert batch.clips.max() > before.max()
+
+
+def test_memory_is_used_again(monkeypatch):
+    """A worker whose batches are dropped needs no memory but its pieces."""
+    monkeypatch.setattr(loader, "default_collate", None)  # what would allocate some, in the worker too
+    numbers = number_loader()
+    assert_epochs(numbers, range(4))
+
+
+def test_an_abandoned_epoch_gives_its_pieces_back():
+    numbers = number_loader(workers=2)
+    for epoch in range(6):
+        numbers.sampler.set_epoch(epoch)
+        for batch in numbers:
+            assert_numbers(batch, epoch)
+            if batch.indices[0] >= 4:
+                break
+    del batch
+    assert_epochs(numbers, [7])
+
+
+def test_pieces_are_taken_grown_and_given_back(monkeypatch):
+    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: SimpleNamespace(id=1))
+    memory = BatchMemory(workers=2, pieces=2)
+
+    def send(loan):
+        rebuild, args = loan.__reduce__()
+        return rebuild(*args[:2], args[2].clone())  # another storage, as in another process
+
+    loans = [memory.take(10), memory.take(20)]
+    assert [loan.piece for loan in loans] == [(1, 0), (1, 1)]
+    assert [loan.tensor.numel() for loan in loans] == [10, 20]
+    assert all(loan.tensor.is_shared() for loan in loans)
+    assert memory.take(1) is None
+    batches = [send(loan) for loan in loans]
+    memory.take_back()
+    assert memory.take(1) is None
+    del batches[0]
+    memory.take_back()
+    larger = memory.take(30)
+    assert (larger.piece, larger.tensor.numel()) == ((1, 0), 30)
+    assert memory.take(1) is None
+    del batches[0]
+    memory.take_back()
+    smaller = memory.take(15)
+    assert smaller.piece == (1, 1)
+    assert smaller.tensor.data_ptr() == loans[1].tensor.data_ptr()
+
+
+def test_a_loader_that_is_gone_takes_nothing_back():
+    memory = BatchMemory(workers=1, pieces=1)
+    serial = memory._serial
+    tensor = torch.zeros(3, dtype=torch.uint8)
+    assert BatchMemory.receive(serial, (0, 0), tensor) is tensor
+    assert len(memory._lent) == 1
+    del memory
+    assert BatchMemory.receive(serial, (0, 0), tensor) is tensor
+
+
+def test_no_piece_where_shared_memory_is_short(monkeypatch):
+    class Filled:
+        f_frsize, f_blocks, f_bavail = 4096, 100, 76
+
+    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: SimpleNamespace(id=0))
+    monkeypatch.setattr(loader_memory.os, "statvfs", lambda path: Filled)
+    memory = BatchMemory(workers=1, pieces=2)
+    assert memory.take(4096 + 1) is None
+    assert memory.take(4096).tensor.numel() == 4096
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32, torch.bool])
+def test_other_types_keep_their_values(workers, dtype):
+    values = torch.tensor([-300, 0, 1, 300]).to(dtype).view(4, 1, 1, 1)
+    numbers = type("Typed", (Numbers,), {"__getitem__": lambda self, key: (values, key[0])})()
+    batch = next(iter(make_loader(numbers, batch_size=2, workers=workers, shuffle=False)))
+    assert batch.clips.dtype == dtype
+    assert torch.equal(batch.clips, torch.stack([values, values]))
+
+
+class Misnamed(Numbers):
+    """A label that is no number, but in epoch 6."""
+
+    def __getitem__(self, key):
+        clip, index = super().__getitem__(key)
+        return clip, "a name" if index == 2 and key[1] < 6 else index
+
+
+def test_a_batch_that_cannot_be_made_costs_no_piece():
+    numbers = make_loader(Misnamed(), batch_size=2, workers=1, shuffle=False)
+    for epoch in range(7):
+        numbers.sampler.set_epoch(epoch)
+        if epoch < 6:
+            with pytest.raises((TypeError, ValueError)):
+                list(numbers)
+        else:
+            assert len(list(numbers)) == 12
+    assert used_pieces(numbers) == 0
+
+
+def test_every_set_of_workers_has_memory_of_its_own():
+    numbers = number_loader()
+    twin = copy.copy(numbers)
+    for ours, theirs in zip(numbers, twin, strict=True):
+        assert_numbers(ours, 0)
+        assert_numbers(theirs, 0)
+    assert numbers._memory is not twin._memory
+    assert numbers.collate_fn is twin.collate_fn
+
+
+def test_the_other_way_of_sharing():
+    before = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy("file_system")  # of macOS
+    try:
+        numbers = number_loader()
+        kept = []
+        for epoch in range(3):
+            numbers.sampler.set_epoch(epoch)
+            for batch in numbers:
+                assert_numbers(batch, epoch)
+                kept = [*kept[-2:], (batch, epoch)]
+                for held, made_in in kept:
+                    assert_numbers(held, made_in)
+        kept.clear()
+        del batch, held
+        assert used_pieces(numbers) == 0
+    finally:
+        torch.multiprocessing.set_sharing_strategy(before)
+
+
+def test_workers_that_are_not_forked():
+    numbers = number_loader()
+    numbers.multiprocessing_context = "spawn"
+    assert_epochs(numbers, range(2))
