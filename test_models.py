@@ -12,8 +12,7 @@ import numpy as np
 
 from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
-from ops.common.errors import InputError, run_command
-from ops.common.words import counted
+from ops.common.errors import InputError, counted, run_command
 from ops.data.loader import make_loader
 from ops.dataset_configs import resolve_dataset
 from ops.evaluation.ensemble import check_same_videos, evaluate

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ops.checkpoint.options import CONSENSUS_TYPES
 from ops.common.errors import InputError
-
-CONSENSUS_TYPES = ("avg", "identity")
 
 
 class SegmentConsensus(nn.Module):

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ops.checkpoint.options import MODALITIES
-from ops.common.errors import InputError
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
+from ops.common.modality import MODALITIES
 from ops.data.images import check_backend
 from ops.data.lists import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
 from ops.data.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices

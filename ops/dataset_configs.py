@@ -12,9 +12,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.checkpoint.options import MODALITIES
-from ops.common.errors import InputError
-from ops.common.text import is_one_line
+from ops.common.errors import InputError, is_one_line
+from ops.common.modality import MODALITIES
 from ops.data.sources import num_template_fields
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ops.basic_ops import ConsensusModule
-from ops.checkpoint.options import MODALITIES, ModelOptions
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError
+from ops.common.modality import MODALITIES
 from ops.network.backbones import backbone_row, build_backbone, first_conv_name
 from ops.network.param_groups import parameter_groups
 from ops.non_local import NONLocalBlock3D, make_non_local

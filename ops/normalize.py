@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops.common.errors import InputError
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
 
 
 class ClipNormalize:

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ops.checkpoint.options import MODALITIES
 from ops.common.errors import InputError, at_least
+from ops.common.modality import MODALITIES
 
 _positive, _not_negative = at_least(1), at_least(0)
 

@@ -33,8 +33,7 @@ from online_demo.recognizer import Result
 from online_demo.serve import PageServer
 from online_demo.sources import open_source
 from ops.checkpoint.file import ModelOptions, load_checkpoint
-from ops.common.errors import InputError, run_command
-from ops.common.text import escaped, is_one_line
+from ops.common.errors import InputError, escaped, is_one_line, run_command
 from ops.data import images
 from ops.data.images import read_rgb_image, read_rgb_tensor
 from ops.data.lists import read_list

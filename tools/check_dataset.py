@@ -23,9 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.checkpoint.options import MODALITIES
-from ops.common.errors import InputError, run_command
-from ops.common.words import counted
+from ops.common.errors import InputError, counted, run_command
+from ops.common.modality import MODALITIES
 from ops.data.lists import MIN_TRAIN_FRAMES, VideoRecord
 from ops.data.sources import FrameFolder, VideoFile, num_template_fields
 from ops.dataset import TSNDataSet

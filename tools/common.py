@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ops.common.errors import InputError, at_least
+from ops.common.errors import InputError, at_least, escaped
 from ops.common.files import atomic_path
-from ops.common.text import escaped
 from ops.data.lists import VIDEO_EXTENSIONS
 
 Item = TypeVar("Item")

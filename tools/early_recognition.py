@@ -28,8 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ops.common.distributed import init_from_env
-from ops.common.errors import InputError, at_least, run_command
-from ops.common.words import counted
+from ops.common.errors import InputError, at_least, counted, run_command
 from ops.dataset import TSNDataSet, load_clip
 from ops.dataset_configs import DATASETS, resolve_dataset
 from ops.evaluation.plots import lines_png

@@ -11,8 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from ops.common.errors import InputError, run_command
-from ops.common.words import counted
+from ops.common.errors import InputError, counted, run_command
 from ops.evaluation.scores import Scores, fuse
 
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.common.errors import InputError
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
 from ops.data.sources import FrameFolder, VideoFile, num_template_fields
 from ops.dataset import find_video_file
 from ops.dataset_configs import DATASETS

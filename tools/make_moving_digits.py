@@ -28,9 +28,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.common.errors import InputError, at_least, run_command
+from ops.common.errors import InputError, at_least, counted, run_command
 from ops.common.files import atomic_path
-from ops.common.words import counted
 from tools.common import add_jobs_option, read_text, report, run_jobs, shown, write_lines
 
 # (what happens forwards, the same film backwards)

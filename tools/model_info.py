@@ -18,9 +18,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ops.checkpoint.options import MODALITIES
-from ops.common.errors import run_command
-from ops.common.words import counted
+from ops.common.errors import counted, run_command
+from ops.common.modality import MODALITIES
 from ops.models import TSN
 
 

@@ -21,8 +21,7 @@ import torch
 
 from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import init_from_env
-from ops.common.errors import InputError, run_command
-from ops.common.words import counted
+from ops.common.errors import InputError, counted, run_command
 from ops.data.ffmpeg import naming, open_video
 from ops.data.sampling import stack_indices, test_indices
 from ops.data.sources import Frame, FrameFolder, VideoFile

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from ops.checkpoint.options import ModelOptions, options_from_name, store_name
 from ops.checkpoint.read import checked_state_dict, read_file
 from ops.checkpoint.weights import LoadReport, canonical_key, fit_state_dict, plain_key, shifted_modules
-from ops.common.errors import InputError
+from ops.common.errors import InputError, counted
 from ops.common.files import atomic_path
-from ops.common.words import counted
 
 __all__ = [
     "Checkpoint",

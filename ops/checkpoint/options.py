@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ops.basic_ops import CONSENSUS_TYPES
-from ops.common.errors import InputError
-from ops.common.text import is_one_line
+from ops.common.errors import InputError, is_one_line
+from ops.common.modality import MODALITIES
 
-MODALITIES = ("RGB", "Flow", "RGBDiff")
+CONSENSUS_TYPES = ("avg", "identity")
 MAX_NAME_BYTES = 255  # of a file or folder name on every common file system
 
 # A file from a stranger must not make us build a network that fills the memory.

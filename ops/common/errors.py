@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-
-from ops.common.text import escaped
 
 logger = logging.getLogger(__name__)
 
@@ -52,3 +51,27 @@ def run_command(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # `command | head` closed our stdout
         sys.stderr.close()
         sys.exit(141)
+
+
+# --- text in messages -------------------------------------------------------------------------------------------------
+
+# Control characters (terminals obey them), line and paragraph separators, halves of characters. Joiners stay: some
+# scripts need them.
+_BREAKING = frozenset({"Cc", "Zl", "Zp", "Cs"})
+
+
+def is_one_line(text: str) -> bool:
+    """Whether the text is nothing but characters that show: no control characters, no line breaks, no broken bytes."""
+    return text.isprintable() or all(unicodedata.category(c) not in _BREAKING for c in text)
+
+
+def escaped(text: str) -> str:
+    """The text, what `is_one_line` refuses in it written as escapes: a name with `\\x1b[2J` cannot wipe a screen."""
+    if is_one_line(text):
+        return text
+    return "".join(c if is_one_line(c) else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `counted(1, "video")` -> "1 video", `counted(2, "class", "classes")` -> "2 classes"."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

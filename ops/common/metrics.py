@@ -1,4 +1,4 @@
-"""Meters, top-k accuracy, confusion matrices."""
+"""Top-k counts and confusion matrices."""
 
 from __future__ import annotations
 
@@ -6,48 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-
-class AverageMeter:
-    """Latest value and running mean of one quantity.
-
-    Values may be floats or 0-d tensors on any device. Tensors are summed where they are, so that an update never makes
-    the CPU wait for the device; reading `val` or `avg` does.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self._val: float | Tensor = 0.0
-        self._sum: float | Tensor = 0.0
-        self.count = 0
-
-    def update(self, value: float | Tensor, n: int = 1) -> None:
-        """Add `value`, the mean of `n` samples."""
-        if isinstance(value, Tensor):
-            value = value.detach().double()
-        self._val = value
-        self._sum = self._sum + value * n
-        self.count += n
-
-    @property
-    def val(self) -> float:
-        return float(self._val)
-
-    @property
-    def sum(self) -> float:
-        return float(self._sum)
-
-    @property
-    def avg(self) -> float:
-        return self.sum / self.count if self.count else 0.0
-
-    def state_dict(self) -> dict[str, float | int]:
-        return {"val": self.val, "sum": self.sum, "count": self.count}
-
-    def load_state_dict(self, state: dict[str, float | int]) -> None:
-        self._val, self._sum, self.count = float(state["val"]), float(state["sum"]), int(state["count"])
 
 
 def num_correct(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[Tensor]:
@@ -64,14 +22,6 @@ def num_correct(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> l
     best = output.topk(largest, dim=1).indices  # (N, k), best first
     hit = best == target.view(-1, 1)  # (N, k)
     return [hit[:, :k].sum() for k in topk]
-
-
-def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[Tensor]:
-    """Top-k accuracy in percent, for each k of `topk`: 0-d float tensors on `output`'s device.
-
-    Example: scores [[.1, .9], [.8, .2]] with classes [1, 1] have a top-1 accuracy of 50.
-    """
-    return [100.0 * count.float() / max(len(target), 1) for count in num_correct(output, target, topk)]
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from ops.common.errors import InputError
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
 
 try:
     import resource

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ops.common.errors import InputError
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
 from ops.data.ffmpeg import PacketTable, RgbConverter, UntrustedPacketsError, naming, open_video, to_rgb
 from ops.data.images import (
     check_backend,

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from ops.common.distributed import Process
-from ops.common.errors import InputError
-from ops.common.metrics import AverageMeter, accuracy
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
 from ops.data.loader import Batch
 from ops.dataset import TSNDataSet
 from ops.evaluation.net import Net
 from ops.evaluation.scores import fuse
+from ops.utils import AverageMeter, accuracy
 
 
 def check_same_videos(datasets: Sequence[TSNDataSet]) -> None:

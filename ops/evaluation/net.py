@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.checkpoint.file import Checkpoint, ModelOptions, load_into
-from ops.common.errors import InputError
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
 from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths

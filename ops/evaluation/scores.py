@@ -12,10 +12,10 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from ops.common.errors import InputError
+from ops.common.errors import InputError, is_one_line
 from ops.common.files import atomic_path
-from ops.common.metrics import accuracy, confusion_matrix, mean_class_accuracy
-from ops.common.text import is_one_line
+from ops.common.metrics import confusion_matrix, mean_class_accuracy
+from ops.utils import accuracy
 
 # np.savez does not compress at all; np.savez_compressed makes padded names some ten times smaller.
 _MAX_RATIO = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ops.common.words import counted
+from ops.common.errors import counted
 
 _MIN_BN_CLIPS = 8
 _ORDER_MATTERS = ("something", "somethingv2", "jester")

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ops.common.distributed import Process
-from ops.common.errors import InputError
-from ops.common.metrics import AverageMeter, confusion_matrix, num_correct
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
+from ops.common.metrics import confusion_matrix, num_correct
 from ops.data.loader_faults import LoaderError
 from ops.training.progress import EpochProgress, Hooks, StopRequestedError
 from ops.training.schedule import set_learning_rate
@@ -27,6 +26,7 @@ from ops.training.step import (
     summed_loss,
     update_weights,
 )
+from ops.utils import AverageMeter
 
 
 def train_one_epoch(

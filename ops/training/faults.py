@@ -10,8 +10,7 @@ from torch import nn
 
 from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
 from ops.common.distributed import Process
-from ops.common.errors import InputError
-from ops.common.words import counted
+from ops.common.errors import InputError, counted
 from ops.dataset import TSNDataSet
 from ops.training.log import RunLog
 

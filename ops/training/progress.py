@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ops.common.metrics import AverageMeter
+from ops.utils import AverageMeter
 
 
 class StopRequestedError(Exception):

@@ -7,10 +7,9 @@ import logging
 from pathlib import Path
 
 from ops.checkpoint.file import Checkpoint
-from ops.common.errors import InputError
+from ops.common.errors import InputError, counted
 from ops.common.files import atomic_write_text
 from ops.common.signals import StopSignals
-from ops.common.words import counted
 from ops.training.epoch import Validation
 from ops.training.log import read_epochs
 from ops.training.resume import LATEST, Position, check_writable

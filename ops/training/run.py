@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ops.checkpoint.file import ModelOptions, published_state_dict, rng_state, save_checkpoint
 from ops.common.distributed import Process
+from ops.common.errors import counted
 from ops.common.signals import StopSignals
-from ops.common.words import counted
 from ops.data.loader_faults import LoaderError
 from ops.dataset import TSNDataSet
 from ops.training.epoch import Validation, train_one_epoch, validate

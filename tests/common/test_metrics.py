@@ -7,14 +7,8 @@ import math
 import pytest
 import torch
 
-from ops.common.metrics import (
-    AverageMeter,
-    accuracy,
-    confusion_matrix,
-    mean_class_accuracy,
-    num_correct,
-    per_class_accuracy,
-)
+from ops.common.metrics import confusion_matrix, mean_class_accuracy, num_correct, per_class_accuracy
+from ops.utils import AverageMeter, accuracy
 
 
 @pytest.mark.parametrize("make", [float, torch.tensor])

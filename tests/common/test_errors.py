@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops.common.words import counted
+from ops.common.errors import counted
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,3 @@
+"""What the modalities RGB, Flow and RGBDiff are made of."""
+
+MODALITIES = ("RGB", "Flow", "RGBDiff")
