@@ -20,7 +20,7 @@ from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths
 from ops.models import build_model
-from ops.network.compiling import compile_errors, hide_shifts
+from ops.network.compiling import compile_errors
 from ops.network.folding import fold_batchnorm
 from ops.network.memory_format import to_channels_last
 from ops.training.step import autocast
@@ -195,8 +195,6 @@ def _prepare(model: nn.Module, runtime: Runtime) -> nn.Module:
     if runtime.channels_last:
         to_channels_last(model)
     if runtime.compile:
-        if runtime.device.type == "cpu" and runtime.amp == "none":
-            hide_shifts(model)
         # Freezing lays the weights out for the kernels; shapes are those of the passes.
         return torch.compile(model, dynamic=False, options={"freezing": True})
     if len(runtime.devices) > 1:
