@@ -20,7 +20,7 @@ from ops.evaluation.net import PROTOCOLS, Runtime, Views, choose_views, pass_siz
 from ops.evaluation.scores import Scores
 from ops.models import build_model
 from tests.helpers import PROJECT, make_frame_folder, make_kinetics_tree, make_list, make_video, run_cli
-from tests.network.test_folding import randomize_batchnorm
+from tests.network.test_runtime import randomize_batchnorm
 
 NUM_VIDEOS, NUM_FRAMES, NUM_CLASSES = 4, 20, 3
 SIDE = 32  # crops; the short side is scaled to 32 * 256 // 224 = 36

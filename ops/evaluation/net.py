@@ -21,7 +21,7 @@ from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths
 from ops.models import build_model
 from ops.network.compiling import compile_errors
-from ops.network.folding import fold_batchnorm
+from ops.network.runtime import fold_batchnorm
 from ops.network.memory_format import to_channels_last
 from ops.training.step import autocast
 from ops.transforms import ClipNormalize, test_transform
