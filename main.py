@@ -19,8 +19,7 @@ from ops.common.signals import StopSignals
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths, resolve_dataset
-from ops.network.compiling import compile_errors
-from ops.network.memory_format import to_channels_last
+from ops.network.runtime import compile_errors, to_channels_last
 from ops.opts import parse_train_args
 from ops.training.advice import training_advice
 from ops.training.log import RunLog

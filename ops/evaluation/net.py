@@ -20,10 +20,7 @@ from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths
 from ops.models import build_model
-from ops.network.compiling import compile_errors
-from ops.network.runtime import fold_batchnorm
-from ops.network.memory_format import to_channels_last
-from ops.training.step import autocast
+from ops.network.runtime import autocast, compile_errors, fold_batchnorm, to_channels_last
 from ops.transforms import ClipNormalize, test_transform
 
 logger = logging.getLogger(__name__)

@@ -1,22 +1,45 @@
-"""Fold BatchNorm into the convolution in front of it: in evaluation it is one more scale and shift."""
+"""How a network runs: mixed precision, layout in memory, BatchNorm folded for evaluation, errors of torch.compile."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ops.common.errors import InputError
+
+_AMP_TYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def fold_batchnorm(model: nn.Module) -> int:
-    """Fold, in place, every BatchNorm whose convolution is known; outputs stay the same up to rounding.
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """Mixed precision: `amp` is 'none', 'bf16' or 'fp16'."""
+    dtype = _AMP_TYPES[amp]
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
-    A pair is known where the place tells it: neighbours in an nn.Sequential (MobileNetV2, shortcuts, non-local
-    blocks), or children called `convX` and `bnX` (ResNets) or `X` and `X_bn` (BNInception). A convolution inside
-    a TemporalShift counts (the shift comes before it). A folded BatchNorm becomes nn.Identity.
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """Lay the weights of 2D convolutions out channels-last, in place, so that activations are too; return the model.
+
+    `model.to(memory_format=torch.channels_last)` refuses networks with 3D convolutions (non-local blocks).
+    """
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+def fold_batchnorm(model: nn.Module) -> int:
+    """Fold, in place, each BatchNorm into the convolution before it; outputs stay the same up to rounding.
+
+    Which convolution that is follows from the order in an nn.Sequential (MobileNetV2, shortcuts, non-local blocks), or
+    from the names: `convX` and `bnX` (ResNets), `X` and `X_bn` (BNInception). A convolution inside a TemporalShift
+    counts, as the shift comes before it. A folded BatchNorm becomes nn.Identity.
 
     Args:
         model: in eval mode, not to be trained any more.
@@ -31,13 +54,14 @@ def fold_batchnorm(model: nn.Module) -> int:
         raise ValueError("fold_batchnorm needs a model in eval mode: call model.eval() first")
     count = 0
     for parent in list(model.modules()):
-        for conv_name, bn_name in _pairs(parent):
-            owner, name = _conv_of(parent, conv_name)
-            batch_norm = getattr(parent, bn_name)
-            if owner is None or not isinstance(batch_norm, _BATCH_NORMS) or batch_norm.running_mean is None:
+        for name, bn_name in _neighbours(parent):
+            owner, batch_norm = parent, getattr(parent, bn_name)
+            if not isinstance(getattr(owner, name), _CONVS):
+                owner, name = getattr(owner, name), "net"
+            conv = getattr(owner, name, None)
+            if not isinstance(conv, _CONVS) or not isinstance(batch_norm, _BATCH_NORMS):
                 continue
-            conv = getattr(owner, name)
-            if conv.out_channels != batch_norm.num_features:
+            if batch_norm.running_mean is None or conv.out_channels != batch_norm.num_features:
                 continue
             setattr(owner, name, fuse_conv_bn_eval(conv, batch_norm))
             setattr(parent, bn_name, nn.Identity())
@@ -45,22 +69,28 @@ def fold_batchnorm(model: nn.Module) -> int:
     return count
 
 
-def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
+def _neighbours(parent: nn.Module) -> list[tuple[str, str]]:
     """Names of children of `parent` that run one right after the other."""
     names = [name for name, _ in parent.named_children()]
     if isinstance(parent, nn.Sequential):
         return list(itertools.pairwise(names))
-    known = set(names)
-    partners = [(name, name.replace("conv", "bn", 1) if name.startswith("conv") else "") for name in names]
-    partners += [(name, f"{name}_bn") for name in names]
-    return [(name, partner) for name, partner in partners if partner in known and partner != name]
+    pairs = [(name, name.replace("conv", "bn", 1)) for name in names if name.startswith("conv")]
+    pairs += [(name, f"{name}_bn") for name in names]
+    return [pair for pair in pairs if pair[1] in names]
 
 
-def _conv_of(parent: nn.Module, name: str) -> tuple[nn.Module | None, str]:
-    """Where the convolution called `name` hangs: on `parent`, or as `.net` on the wrapper there; (None, "") if none."""
-    child = getattr(parent, name)
-    if isinstance(child, _CONVS):
-        return parent, name
-    if isinstance(getattr(child, "net", None), _CONVS):
-        return child, "net"
-    return None, ""
+@contextlib.contextmanager
+def compile_errors(enabled: bool = True) -> Iterator[None]:
+    """Report a failure of torch.compile (no C++ compiler, say) in one line; it happens when a network is called."""
+    if not enabled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor import exc
+
+    kinds = (TorchDynamoException, getattr(exc, "InductorError", TorchDynamoException))  # the latter since torch 2.7
+    try:
+        yield
+    except kinds as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(f"--compile does not work on this machine ({reason}): leave it out") from error

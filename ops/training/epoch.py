@@ -15,12 +15,12 @@ from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
 from ops.common.metrics import confusion_matrix, num_correct
 from ops.data.loader_faults import LoaderError
+from ops.network.runtime import autocast
 from ops.training.progress import EpochProgress, Hooks, StopRequestedError
 from ops.training.schedule import set_learning_rate
 from ops.training.step import (
     FiniteGuard,
     Normalize,
-    autocast,
     clip_gradient,
     forward_backward,
     summed_loss,

@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from ops.common.distributed import Process
 from ops.common.errors import InputError
 from ops.common.metrics import num_correct
+from ops.network.runtime import autocast
 
 Normalize = Callable[[Tensor], Tensor]
 
-_AMP_TYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MAX_SKIPPED_IN_A_ROW = 20
 
 
@@ -39,12 +39,6 @@ class HostRead:
         if self._event is not None:
             self._event.synchronize()
         return self._host.flatten().tolist()
-
-
-def autocast(device: torch.device, amp: str) -> torch.autocast:
-    """Mixed precision: `amp` is 'none', 'bf16' or 'fp16'."""
-    dtype = _AMP_TYPES[amp]
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def summed_loss(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

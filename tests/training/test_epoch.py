@@ -14,9 +14,10 @@ from torch import nn
 
 from ops.common.errors import InputError
 from ops.data.loader_faults import LoaderError
+from ops.network.runtime import autocast
 from ops.training.epoch import _batches, train_one_epoch, validate
 from ops.training.progress import EpochProgress, Hooks, StopRequestedError
-from ops.training.step import autocast, forward_backward, summed_loss
+from ops.training.step import forward_backward, summed_loss
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 7
