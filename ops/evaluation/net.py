@@ -1,4 +1,4 @@
-"""A trained network with the pipeline that it wants: from a checkpoint to the scores of a video.
+"""A trained network with its pipeline: from a checkpoint to the scores of a video.
 
 A view is one crop of one clip; a video's scores are the mean over its views.
 """
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ops.checkpoint.file import Checkpoint, ModelOptions, load_into
+from ops.checkpoint.file import Checkpoint, load_into
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError, counted
 from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet
@@ -95,7 +96,7 @@ class Runtime:
 
 
 class Net:
-    """A trained network with the pipeline that it wants: sampling, crops, normalisation, scores.
+    """A trained network with its pipeline: sampling, crops, normalisation, scores.
 
     Attributes:
         name: where the weights come from.
