@@ -20,9 +20,9 @@ import dataclasses as _dataclasses
 from pathlib import Path as _Path
 from typing import Any as _Any
 
-from ops.checkpoint.file import ModelOptions as _ModelOptions
 from ops.checkpoint.file import load_checkpoint as _load_checkpoint
-from ops.checkpoint.file import load_into as _load_into
+from ops.checkpoint.options import ModelOptions as _ModelOptions
+from ops.checkpoint.weights import load_into as _load_into
 from ops.common.errors import InputError as _InputError
 from ops.models import TSN as _TSN
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, write_folder
 from benchmarks.step import ARCHS, TextbookShift
 from benchmarks.timing import interleave, median_ms, print_table, ratio
-from ops.checkpoint.file import ModelOptions
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError, run_command
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet

@@ -18,7 +18,7 @@ import torch
 from benchmarks.loader import IMAGE_TMPL, write_folder
 from benchmarks.step import ARCHS
 from benchmarks.timing import Times, interleave, median_ms, print_table
-from ops.checkpoint.file import ModelOptions
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError, run_command
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import print_table
-from ops.checkpoint.file import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint
-from ops.checkpoint.file import load_into as load_weights
+from ops.checkpoint.file import load_checkpoint, save_checkpoint
+from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import streaming_options
+from ops.checkpoint.weights import load_into as load_weights
+from ops.checkpoint.weights import published_state_dict
 from ops.common.errors import InputError, run_command
 from ops.models import TSN, build_model
 from ops.streaming import StreamingTSM

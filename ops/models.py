@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ops.basic_ops import ConsensusModule
 from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import first_conv_name
 from ops.common.errors import InputError
 from ops.common.modality import MODALITIES
-from ops.network.backbones import backbone_row, build_backbone, first_conv_name
+from ops.network.backbones import backbone_row, build_backbone
 from ops.network.param_groups import parameter_groups
 from ops.non_local import NONLocalBlock3D, make_non_local
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift, pooled_segments
@@ -330,7 +331,6 @@ def build_model(
         new_length=options.new_length,
         consensus_type=options.consensus_type,
         dropout=options.dropout if dropout is None else dropout,
-        img_feature_dim=options.img_feature_dim,
         partial_bn=partial_bn,
         print_spec=print_spec,
         pretrain=pretrain,

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ops.checkpoint.file import ModelOptions, load_checkpoint, load_into
+from ops.checkpoint.file import load_checkpoint
+from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import streaming_options
+from ops.checkpoint.weights import load_into
 from ops.common.errors import InputError
 from ops.models import build_model
 from ops.network.runtime import fold_batchnorm

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
+from ops.checkpoint.file import save_checkpoint
+from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import published_state_dict
 from ops.models import build_model
 from ops.streaming import StreamingTSM
 

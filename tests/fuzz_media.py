@@ -13,7 +13,8 @@ from PIL import Image
 
 from online_demo.model import load_model
 from online_demo.sources import open_source
-from ops.checkpoint.file import load_checkpoint, load_into
+from ops.checkpoint.file import load_checkpoint
+from ops.checkpoint.weights import load_into
 from ops.common.errors import InputError
 from ops.data.images import read_gray_tensor, read_rgb_image, read_rgb_tensor
 from ops.dataset import TSNDataSet

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from benchmarks.streaming import EAGER, UNCOUNTED, Case, clip_step, main, make_rows, run_rounds
-from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
+from ops.checkpoint.file import save_checkpoint
+from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import published_state_dict
 from ops.common.errors import InputError
 from ops.models import TSN, build_model
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from archs.mobilenet_v2 import mobilenet_v2
-from ops.checkpoint.file import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint, save_state_dict
+from ops.checkpoint.file import load_checkpoint, save_checkpoint
+from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import JESTER_CLASSES
+from ops.checkpoint.weights import published_state_dict
 from ops.common.errors import InputError
 from ops.dataset_configs import DatasetPaths
 from ops.evaluation.net import Runtime, Views, load_net
@@ -75,7 +77,7 @@ def test_ours_to_published_and_back(tmp_path: Path) -> None:
 
 def test_published_to_ours_and_back(tmp_path: Path) -> None:
     published, ours, back = (tmp_path / name for name in ("gestures.pth.tar", "ours.pth.tar", "back.pth.tar"))
-    save_state_dict(spread_out(mobilenet_v2(num_classes=27)).state_dict(), published)
+    save_checkpoint(spread_out(mobilenet_v2(num_classes=27)).state_dict(), published)
     main([str(published), str(ours)])
     options = load_checkpoint(ours).options
     assert (options.dataset, options.arch, options.online) == ("jester", "mobilenetv2", True)
@@ -107,7 +109,7 @@ def test_epoch_and_accuracy_stay_and_the_optimiser_goes(tmp_path: Path) -> None:
 def test_files_without_counters_convert(tmp_path: Path) -> None:
     # PyTorch before 0.4.1 did not count batches.
     old = {k: v for k, v in spread_out(mobilenet_v2(num_classes=27)).state_dict().items() if "num_batches" not in k}
-    save_state_dict(old, tmp_path / "old.pth.tar")
+    save_checkpoint(old, tmp_path / "old.pth.tar")
     main([str(tmp_path / "old.pth.tar"), str(tmp_path / "ours.pth.tar")])
     main([str(tmp_path / "ours.pth.tar"), str(tmp_path / "new.pth.tar")])
     new = load(tmp_path / "new.pth.tar")
@@ -153,7 +155,7 @@ def test_networks_without_that_layout_are_refused(tmp_path: Path, options: dict,
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     bare, out = tmp_path / "bare.pth.tar", tmp_path / "out.pth.tar"
-    save_state_dict(mobilenet_v2(num_classes=8).state_dict(), bare)
+    save_checkpoint(mobilenet_v2(num_classes=8).state_dict(), bare)
     with pytest.raises(InputError, match=r"8 classes are not Jester's 27.*--dataset"):
         main([str(bare), str(out)])
     (tmp_path / "names.txt").write_text("a\nb\n")
@@ -164,7 +166,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="IN and OUT are the same file"):
         main([str(bare), str(tmp_path / "." / "bare.pth.tar"), "--dataset", "mine"])
     weights = {k: v for k, v in mobilenet_v2(num_classes=27).state_dict().items() if "features.5" not in k}
-    save_state_dict(weights, bare)
+    save_checkpoint(weights, bare)
     with pytest.raises(InputError, match=r"not in the file.*features\.5"):
         main([str(bare), str(out), "--to", "published"])
     assert not out.exists()
@@ -175,7 +177,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_published_file_is_evaluated_like_any_other(tmp_path: Path) -> None:
     path = tmp_path / "mobilenetv2_jester_online.pth.tar"
     net = spread_out(mobilenet_v2(num_classes=27))
-    save_state_dict(net.state_dict(), path)
+    save_checkpoint(net.state_dict(), path)
     make_frame_folder(tmp_path / "v", 5, size=(60, 44), tmpl="{:05d}.jpg")
     val_list = make_list(tmp_path / "val.txt", [("v", 5, 3)])
     loaded = load_net(load_checkpoint(path), views=Views(), runtime=Runtime(), input_size=32)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
+from ops.checkpoint.file import save_checkpoint
+from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import published_state_dict
 from ops.common.errors import InputError
 from ops.models import build_model
 from tests.helpers import make_frame_folder, make_list

@@ -1,6 +1,6 @@
 """Files and servers that mean harm: each refused with one line, nothing run, nothing written, nobody called.
 
-More of them, where their readers are tested: code in checkpoints and zip bombs (test_checkpoint_read.py), pictures of
+More of them, where their readers are tested: code in checkpoints and zip bombs (checkpoint/test_file.py), pictures of
 60,000 x 60,000 pixels, pipes, EPS and 10^9 frames (test_video.py), web pages in a checkpoint's place, size caps, wrong
 checksums (test_pretrained.py), other pages' requests and paths to files (test_online_demo_serve.py).
 """
@@ -32,7 +32,7 @@ from online_demo.outputs import Shown
 from online_demo.recognizer import Result
 from online_demo.serve import PageServer
 from online_demo.sources import open_source
-from ops.checkpoint.file import ModelOptions, load_checkpoint
+from ops.checkpoint.file import load_checkpoint
 from ops.common.errors import InputError, escaped, is_one_line, run_command
 from ops.data import images
 from ops.data.images import read_rgb_image, read_rgb_tensor
@@ -333,11 +333,6 @@ def test_class_names_with_control_characters_are_refused(tmp_path, name):
     path.write_text(f"fine\n{name}\n", encoding="utf-8")
     with refusal("category.txt:2", "control characters"):
         read_class_names(path)
-    options = ModelOptions("own", num_class=2).to_dict()
-    for changes in ({"class_names": ["fine", name]}, {"dataset": name}, {"image_tmpl": name}):
-        torch.save({"state_dict": {"a": torch.ones(1)}, "options": {**options, **changes}}, tmp_path / "a.pth")
-        with refusal("a.pth", "control characters"):
-            load_checkpoint(tmp_path / "a.pth")
     Scores([name], np.array([0]), np.ones((1, 2), np.float32)).save(tmp_path / "a.npz")
     with refusal("a.npz"):
         Scores.load(tmp_path / "a.npz")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import hubconf
-from ops.checkpoint.file import ModelOptions, published_state_dict
+from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import published_state_dict
 from ops.common.errors import InputError
 from ops.models import build_model
 from ops.non_local import NL3DWrapper

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from archs.bn_inception import bninception
 from archs.mobilenet_v2 import mobilenet_v2
-from ops.checkpoint.file import ModelOptions
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError
 from ops.models import TSN, build_model
 from ops.network.backbones import BACKBONES

@@ -25,7 +25,7 @@ from online_demo.recognizer import Recognizer, softmax
 from online_demo.smoothing import SmoothingOptions
 from online_demo.sources import SAMPLE, FolderSource, OpenCvSource, open_source
 from online_demo.window import Window
-from ops.checkpoint.file import load_checkpoint, save_state_dict
+from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.streaming_layout import to_streaming_layout
 from ops.common.errors import InputError
 from ops.streaming import StreamingTSM
@@ -77,7 +77,7 @@ def test_names_come_from_the_checkpoint_or_a_file(pictures, tmp_path):
 def test_published_layout_is_jester(tmp_path):
     ours = save_random(tmp_path / "ours.pth.tar", num_class=27, input_size=224)
     published = tmp_path / "any_name.pth.tar"
-    save_state_dict(to_streaming_layout(load_checkpoint(ours).state_dict), published)
+    save_checkpoint(to_streaming_layout(load_checkpoint(ours).state_dict), published)
     model = load_model(published)
     assert model.class_names == JESTER_CLASSES
     assert model.input_size == 224

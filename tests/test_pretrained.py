@@ -20,8 +20,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ops.checkpoint.file import load_checkpoint, load_into, options_from_name
-from ops.checkpoint.weights import canonical_key
+from ops.checkpoint.file import load_checkpoint
+from ops.checkpoint.keys import canonical_key
+from ops.checkpoint.options import options_from_name
+from ops.checkpoint.weights import load_into
 from ops.common.errors import InputError
 from ops.models import build_model
 from pretrained import fetch, reproduce, transfer

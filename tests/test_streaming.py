@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from archs.mobilenet_v2 import mobilenet_v2
-from ops.checkpoint.file import ModelOptions, load_checkpoint, published_state_dict, save_checkpoint, save_state_dict
+from ops.checkpoint.file import load_checkpoint, save_checkpoint
+from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import JESTER_CLASSES, to_streaming_layout
+from ops.checkpoint.weights import published_state_dict
 from ops.common.errors import InputError
 from ops.dataset_configs import DatasetPaths
 from ops.evaluation.net import Runtime, Views, load_net
@@ -381,7 +383,7 @@ def test_preprocess_takes_uint8_rgb_only(frames: np.ndarray) -> None:
 def test_published_layout_loads_under_any_name(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = randomise(mobilenet_v2(num_classes=27))
-    save_state_dict(net.state_dict(), tmp_path / "gestures.bin")
+    save_checkpoint(net.state_dict(), tmp_path / "gestures.bin")
     stream = StreamingTSM.from_checkpoint(tmp_path / "gestures.bin")
     assert stream.class_names == list(JESTER_CLASSES)
     assert sorted(JESTER_CLASSES) == list(JESTER_CLASSES) and len(set(JESTER_CLASSES)) == 27
@@ -408,6 +410,6 @@ def test_checkpoints_that_cannot_stream_are_refused_by_name(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"both\.pth\.tar: .*next frame"):
         StreamingTSM.from_checkpoint(path)
     backbone = {k: v for k, v in to_streaming_layout(mobilenet_v2().state_dict()).items() if "classifier" not in k}
-    save_state_dict(backbone, path)
+    save_checkpoint(backbone, path)
     with pytest.raises(InputError, match=r"both\.pth\.tar: .*no classifier"):
         StreamingTSM.from_checkpoint(path)

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 import test_models
-from ops.checkpoint.file import ModelOptions, load_checkpoint, load_into, published_state_dict, save_checkpoint
+from ops.checkpoint.file import load_checkpoint, save_checkpoint
+from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import load_into, published_state_dict
 from ops.common.distributed import Process
 from ops.common.errors import InputError
 from ops.data.sampling import test_indices as sample_test

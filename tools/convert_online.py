@@ -22,15 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch import Tensor
 
-from ops.checkpoint.file import (
-    Checkpoint,
-    ModelOptions,
-    load_checkpoint,
-    load_into,
-    published_state_dict,
-    save_checkpoint,
-    save_state_dict,
-)
+from ops.checkpoint.file import Checkpoint, load_checkpoint, save_checkpoint
+from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import (
     JESTER_CLASSES,
     check_fits_layout,
@@ -38,6 +31,7 @@ from ops.checkpoint.streaming_layout import (
     streaming_options,
     to_streaming_layout,
 )
+from ops.checkpoint.weights import load_into, published_state_dict
 from ops.common.errors import InputError, run_command
 from ops.dataset_configs import DATASETS, read_class_names
 from ops.models import build_model
@@ -141,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if getattr(args, option) is not None:
                 raise InputError(f"--{option} is for our layout: the published one holds weights alone")
         weights = to_published(checkpoint)
-        save_state_dict(halved(weights) if args.half else weights, args.target)
+        save_checkpoint(halved(weights) if args.half else weights, args.target)
     else:
         options = our_options(checkpoint, dataset=args.dataset, labels=args.labels, input_size=args.input_size)
         state = to_ours(checkpoint, options)

@@ -1,8 +1,7 @@
-"""Checkpoints: save, load, and put into a network. Every file works in both directions with the published program.
+"""Checkpoint files: read, written, described. Every file works in both directions with the published program.
 
 A file is `{'epoch', 'arch', 'state_dict', 'optimizer', 'best_prec1', 'options', ...}`; the keys of its state_dict start
-with `module.`, its options are `ModelOptions` as plain data. Names and options: `checkpoint_names.py`; what goes where:
-`checkpoint_fit.py`; reading strangers' files: `checkpoint_read.py`.
+with `module.`, its options are `ModelOptions` as plain data. `weights.py` puts the weights into a network.
 """
 
 from __future__ import annotations
@@ -10,45 +9,29 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ops.checkpoint.options import ModelOptions, options_from_name, store_name
-from ops.checkpoint.read import checked_state_dict, read_file
-from ops.checkpoint.weights import LoadReport, canonical_key, fit_state_dict, plain_key, shifted_modules
+from ops.checkpoint.keys import canonical_key, shifted_modules
+from ops.checkpoint.options import ModelOptions, options_from_name
 from ops.common.errors import InputError, counted
 from ops.common.files import atomic_path
-
-__all__ = [
-    "Checkpoint",
-    "LoadReport",
-    "ModelOptions",
-    "load_checkpoint",
-    "load_for_finetune",
-    "load_into",
-    "options_from_name",
-    "published_state_dict",
-    "rng_state",
-    "same_dataset",
-    "save_checkpoint",
-    "save_state_dict",
-    "set_rng_state",
-    "store_name",
-]
+from ops.common.modality import FRAME_CHANNELS
 
 logger = logging.getLogger(__name__)
-
-_FRAME_CHANNELS = {"Flow": 2, "RGBDiff": 3}
 
 
 @dataclasses.dataclass
 class Checkpoint:
-    """A loaded file. `options` raises InputError where neither file nor name tells them; `dataset` is None then."""
+    """A loaded file. `options` raises InputError where neither file nor name has them; `dataset` is None then."""
 
     path: Path
     state_dict: dict[str, Tensor]
@@ -79,6 +62,9 @@ class Checkpoint:
         return None
 
 
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Load a file of ours, a published one, or a bare state_dict, onto the CPU; nothing in it is run.
 
@@ -86,25 +72,94 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         InputError: no such file, not a checkpoint, damaged, code inside, or options that contradict its weights.
     """
     path = Path(path)
-    data = read_file(path)
-    state_dict = checked_state_dict(path, data)
-    rest = data if isinstance(data.get("state_dict"), Mapping) else {}
-    best = rest.get("best_prec1")
-    epoch = rest.get("epoch")
-    optimizer = rest.get("optimizer")
+    weights, rest = _read_file(path), {}
+    if isinstance(weights, Mapping) and isinstance(weights.get("state_dict"), Mapping):
+        weights, rest = weights["state_dict"], weights
+    if not isinstance(weights, Mapping) or not weights:
+        raise InputError(f"{path} holds no state_dict; a checkpoint is a dict with one, or is one")
+    for key, value in weights.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise InputError(f"{path} holds no state_dict, tensors by name: under {key!r} is {type(value).__name__}")
+    epoch, best = rest.get("epoch"), rest.get("best_prec1")
     try:
+        epoch = None if epoch is None else int(epoch)
         best = None if best is None else float(best)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: best_prec1 is not a number") from error
-    if epoch is not None and (not isinstance(epoch, int) or epoch < 0):
-        raise InputError(f"{path}: epoch is not a count")
-    if optimizer is not None and not isinstance(optimizer, dict):
-        raise InputError(f"{path}: optimizer is not a dict")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: epoch or best_prec1 is not a number ({error})") from error
     known = ("state_dict", "epoch", "best_prec1", "optimizer", "options")
-    extra = {key: value for key, value in rest.items() if isinstance(key, str) and key not in known}
-    checkpoint = Checkpoint(path, state_dict, epoch, best, optimizer, extra)
+    extra = {key: value for key, value in rest.items() if key not in known}
+    state_dict = {key: value.detach() for key, value in weights.items()}
+    checkpoint = Checkpoint(path, state_dict, epoch, best, rest.get("optimizer"), extra)
     checkpoint.known_options = _find_options(checkpoint, rest.get("options"))
     return checkpoint
+
+
+class _NumberType:
+    """Takes numpy.dtype's place while a file is read, so that it can ask for numbers only."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "biuf":
+            raise ValueError(f"{code} is not a plain number")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def _number(kind: _NumberType, data: bytes | str) -> int | float | bool:
+    """Takes the place of numpy's scalar constructor (old files hold `best_prec1` as float64)."""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(data, dtype=kind.dtype, count=1)[0].item()
+
+
+_ALLOWED = [
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+]
+
+
+def _read_file(path: Path) -> Any:
+    """What `torch.save` wrote, in its old or its zip format, as data only; numpy numbers become Python numbers.
+
+    Raises:
+        InputError: no such file, not a checkpoint, damaged, or it asks for anything but data.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    try:
+        if zipfile.is_zipfile(path):
+            _check_zip(path)
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside of old files
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files raise nearly every kind
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise InputError(
+                f"{path} asks for {refused[1]}, which is code and not data: refused, and nothing was run"
+            ) from error
+        raise InputError(f"{path} is not a checkpoint of plain data, or it is cut short or damaged") from error
+
+
+def _check_zip(path: Path) -> None:
+    """Compare the checksums of a zip file's parts, which PyTorch does not look at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            fits = sum(part.file_size for part in parts) <= path.stat().st_size
+            # torch.serialization.set_crc32_options(False) writes zeros for all of them.
+            bad = archive.testzip() if fits and any(part.CRC for part in parts) else None
+    except Exception as error:  # zipfile raises half a dozen kinds for a damaged directory
+        raise InputError(f"{path} is cut short or damaged: {error!r}") from error
+    if not fits:
+        raise InputError(f"{path} is damaged: its parts claim more data than it holds")
+    if bad is not None:
+        raise InputError(f"{path} is damaged: the checksum of its part {bad!r} does not match")
 
 
 def _find_options(checkpoint: Checkpoint, recorded: Any) -> ModelOptions | None:
@@ -130,116 +185,37 @@ def _find_options(checkpoint: Checkpoint, recorded: Any) -> ModelOptions | None:
     if shifted_modules(checkpoint.state_dict) and not (options.is_shift or options.temporal_pool):
         raise InputError(
             f"{path}: {source} a network without temporal shift, but its keys are those of one with it "
-            "(.net); give the file back the name that it was published under"
+            "(.net); rename it to the name that it was published under"
         )
     return options
 
 
 def _complete(options: ModelOptions, checkpoint: Checkpoint) -> ModelOptions:
-    """What a name does not tell, but the weights do."""
+    """What a name does not say, but the weights do."""
     changes: dict[str, Any] = {}
     if checkpoint.num_class is not None:
         changes["num_class"] = checkpoint.num_class
         in_backbone = not any("new_fc" in key for key in checkpoint.state_dict)
         changes["dropout"] = 0.0 if in_backbone else options.dropout
     first_conv = next((value for value in checkpoint.state_dict.values() if value.dim() == 4), None)
-    per_frame = _FRAME_CHANNELS.get(options.modality)
-    if first_conv is not None and per_frame and first_conv.shape[1] % per_frame == 0:
-        changes["new_length"] = first_conv.shape[1] // per_frame
+    if first_conv is not None and options.modality != "RGB":
+        changes["new_length"] = max(1, first_conv.shape[1] // FRAME_CHANNELS[options.modality])
     return dataclasses.replace(options, **changes)
 
 
-def load_into(model: nn.Module, checkpoint: Checkpoint | Mapping[str, Tensor], *, new_head: bool = False) -> LoadReport:
-    """Put the weights into a network of the same kind, wrapped (DDP, torch.compile) or not.
-
-    `new_head` leaves the network's classifier as it is.
-
-    Raises:
-        InputError: naming the keys, where they do not fit; the network is then untouched.
-    """
-    source, state_dict = _unpack(checkpoint)
-    return fit_state_dict(model, state_dict, source=source, new_head=new_head)
-
-
-def same_dataset(checkpoint: Checkpoint, dataset: str, num_class: int | None = None) -> bool:
-    """Whether it was trained on this data set (compared whole), with as many classes where given.
-
-    Where true, fine-tuning keeps the classifier, and `fc_lr5` is off.
-    """
-    if checkpoint.dataset != dataset:
-        return False
-    return num_class is None or checkpoint.num_class in (None, num_class)
-
-
-def load_for_finetune(
-    model: nn.Module, checkpoint: Checkpoint, *, dataset: str, num_class: int | None = None
-) -> LoadReport:
-    """Start a network from another one's weights (`--tune_from`): the backbone, and the head of the same data set.
-
-    The shift may come or go, so may non-local blocks; a first convolution for another modality gets the mean over the
-    file's input channels, repeated.
-
-    Raises:
-        InputError: naming the keys, where the backbones do not fit.
-    """
-    source, state_dict = _unpack(checkpoint)
-    keep_head = same_dataset(checkpoint, dataset, num_class)
-    before = checkpoint.known_options.modality if checkpoint.known_options else None
-    now = getattr(getattr(model, "module", model), "modality", before)
-    report = fit_state_dict(
-        model,
-        state_dict,
-        source=source,
-        new_head=not keep_head,
-        fine_tune=True,
-        average_first_conv=before == "RGB" and now != "RGB",
-    )
-    trained_on = checkpoint.dataset or "an unknown data set"
-    report.notes.append(f"head {'kept' if keep_head else 'new'}: trained on {trained_on}, now {dataset}")
-    return report
-
-
-def _unpack(checkpoint: Checkpoint | Mapping[str, Tensor]) -> tuple[str, Mapping[str, Tensor]]:
-    if isinstance(checkpoint, Checkpoint):
-        return str(checkpoint.path), checkpoint.state_dict
-    return "the state_dict", checkpoint
-
-
-def published_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The network's weights in the published layout: keys start with `module.`, tensors are contiguous, on the CPU."""
-    weights = {}
-    for key, value in model.state_dict().items():
-        value = value.detach().cpu().contiguous()
-        if value.untyped_storage().nbytes() > value.numel() * value.element_size():
-            value = value.clone()  # torch.save writes whole storages
-        weights[f"module.{plain_key(key)}"] = value
-    return weights
+# --- saving -----------------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(state: Mapping[str, Any], path: str | Path) -> None:
-    """Write a checkpoint, the whole of it or nothing. `state` holds plain data and tensors only, `state_dict` at least.
+    """Write a checkpoint, the whole of it or nothing. `state` holds plain data and tensors only.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; an older file there stays.
-        TypeError: a value that `load_checkpoint` would refuse to read.
     """
-    if "state_dict" not in state:
-        raise TypeError("a checkpoint needs a state_dict")
-    _check_plain(state, "checkpoint")
-    _write(dict(state), path)
-
-
-def save_state_dict(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write bare weights, as `save_checkpoint` writes a checkpoint."""
-    _check_plain(state_dict, "state_dict")
-    _write(dict(state_dict), path)
-
-
-def _write(data: dict[str, Any], path: str | Path) -> None:
     try:
         with atomic_path(path) as temp, temp.open("wb") as file:
             try:
-                torch.save(data, file)
+                torch.save(dict(state), file)
             except RuntimeError as error:
                 # The zip writer fails on closing what a full disk cut short, and hides the reason.
                 if isinstance(error.__context__, OSError):
@@ -247,19 +223,6 @@ def _write(data: dict[str, Any], path: str | Path) -> None:
                 raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error} while writing; an older file stays") from error
-
-
-def _check_plain(value: Any, where: str) -> None:
-    """A file that cannot be read back is worse than none: say so while the run still lives."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_plain(key, f"a key of {where}")
-            _check_plain(item, f"{where}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{where}[{index}]")
-    elif type(value) not in (int, float, bool, str, bytes, type(None)) and not isinstance(value, Tensor):
-        raise TypeError(f"{where} is {type(value).__name__}, not plain data")
 
 
 def rng_state() -> dict[str, Any]:
@@ -277,21 +240,14 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put back what `rng_state` gave; CUDA states only where there are as many devices.
-
-    Raises:
-        InputError: not such a state.
-    """
-    try:
-        version, words, gauss = state["python"]
-        random.setstate((version, tuple(words), gauss))
-        name, keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-        torch.set_rng_state(state["torch"])
-        cuda = state.get("cuda", [])
-        if torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(cuda)
-        elif cuda:
-            logger.warning("random states of %d CUDA devices not restored: other devices here", len(cuda))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise InputError(f"the checkpoint's random states are damaged: {error}") from error
+    """Put back what `rng_state` gave; CUDA states only where there are as many devices."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    cuda = state.get("cuda", [])
+    if torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)
+    elif cuda:
+        logger.warning("random states of %d CUDA devices not restored: this machine has other devices", len(cuda))

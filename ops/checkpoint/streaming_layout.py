@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ops.checkpoint.file import Checkpoint, ModelOptions
-from ops.checkpoint.weights import canonical_key
+from ops.checkpoint.file import Checkpoint
+from ops.checkpoint.keys import canonical_key
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError
 
 ARCH = "mobilenetv2"

@@ -1,21 +1,21 @@
-"""Putting a file's weights into a network: which key goes where, with every key accounted for."""
+"""Weights of a file into a network and out of it: which key goes where, with every key accounted for."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from archs.mobilenet_v2 import from_torchvision
+from ops.checkpoint.file import Checkpoint
+from ops.checkpoint.keys import canonical_key, index_by_name, plain_key, shifted_modules
 from ops.common.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_HEAD = re.compile(r"(?:new_fc|fc|fc_action|last_linear|classifier(?:\.\d+)?)\.(weight|bias)")
 _NUM_NAMED = 4  # keys named in a message; the rest are counted
 _COUNTER = "num_batches_tracked"
 
@@ -53,37 +53,78 @@ class LoadReport:
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
-def plain_key(key: str) -> str:
-    """Key without what DDP, torch.compile and TSN wrap around the network: "module._orig_mod.new_fc.bias"."""
-    parts = [part for part in key.split(".") if part != "_orig_mod"]
-    while len(parts) > 1 and parts[0] == "module":
-        del parts[0]
-    return ".".join(parts)
+def load_into(model: nn.Module, checkpoint: Checkpoint | Mapping[str, Tensor], *, new_head: bool = False) -> LoadReport:
+    """Put the weights into a network of the same kind, wrapped (DDP, torch.compile) or not.
 
+    `new_head` leaves the network's classifier as it is.
 
-def canonical_key(key: str) -> str:
-    """One name for a weight in every layout.
-
-    "module.base_model.layer2.0.block.conv1.net.weight" -> "layer2.0.conv1.weight"; the classifier, be it `new_fc`,
-    `base_model.fc` or `base_model.classifier`, is "head.weight" and "head.bias".
+    Raises:
+        InputError: naming the keys, where they do not fit; the network is then untouched.
     """
-    parts = [part for part in plain_key(key).split(".") if part not in ("net", "block")]
-    if len(parts) > 1 and parts[0] == "base_model":
-        del parts[0]
-    name = ".".join(parts)
-    head = _HEAD.fullmatch(name)
-    return f"head.{head[1]}" if head else name
+    if isinstance(checkpoint, Checkpoint):
+        return fit_state_dict(model, checkpoint.state_dict, source=str(checkpoint.path), new_head=new_head)
+    return fit_state_dict(model, checkpoint, source="the state_dict", new_head=new_head)
 
 
-def shifted_modules(keys: Iterable[str]) -> set[str]:
-    """Canonical names of the modules that a shift or a temporal pool wraps: those with a `.net`."""
-    shifted = set()
-    for key in keys:
-        parts = key.split(".")
-        for index, part in enumerate(parts):
-            if part == "net":
-                shifted.add(canonical_key(".".join(parts[:index])))
-    return shifted
+def same_dataset(checkpoint: Checkpoint, dataset: str, num_class: int | None = None) -> bool:
+    """Whether it was trained on this data set (compared whole), with as many classes where given.
+
+    Where true, fine-tuning keeps the classifier, and `fc_lr5` is off.
+    """
+    if checkpoint.dataset != dataset:
+        return False
+    return num_class is None or checkpoint.num_class in (None, num_class)
+
+
+def load_for_finetune(
+    model: nn.Module, checkpoint: Checkpoint, *, dataset: str, num_class: int | None = None
+) -> LoadReport:
+    """Start a network from another one's weights (`--tune_from`): the backbone, and the head of the same data set.
+
+    The shift may come or go, so may non-local blocks; a first convolution for another modality gets the mean over the
+    file's input channels, repeated.
+
+    Raises:
+        InputError: naming the keys, where the backbones do not fit.
+    """
+    keep_head = same_dataset(checkpoint, dataset, num_class)
+    before = checkpoint.known_options.modality if checkpoint.known_options else None
+    now = getattr(getattr(model, "module", model), "modality", before)
+    report = fit_state_dict(
+        model,
+        checkpoint.state_dict,
+        source=str(checkpoint.path),
+        new_head=not keep_head,
+        fine_tune=True,
+        average_first_conv=before == "RGB" and now != "RGB",
+    )
+    trained_on = checkpoint.dataset or "an unknown data set"
+    report.notes.append(f"head {'kept' if keep_head else 'new'}: trained on {trained_on}, now {dataset}")
+    return report
+
+
+def published_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The network's weights in the published layout: keys start with `module.`, tensors are contiguous, on the CPU."""
+    weights = {}
+    for key, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        if value.untyped_storage().nbytes() > value.numel() * value.element_size():
+            value = value.clone()  # torch.save writes whole storages
+        weights[f"module.{plain_key(key)}"] = value
+    return weights
+
+
+def first_conv_name(net: nn.Module) -> str:
+    """Name of the network's first convolution."""
+    return next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def average_input_channels(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution's weight for another modality: its mean over the input channels, repeated.
+
+    (out, in, height, width) -> (out, channels, height, width); arXiv:1608.00859, sec. 3.2: cross-modality pre-training.
+    """
+    return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1)
 
 
 def fit_state_dict(
@@ -107,93 +148,69 @@ def fit_state_dict(
     report = LoadReport(source)
     state_dict = from_torchvision(dict(state_dict))
     targets = model.state_dict()
-    ours = _index(targets, f"the {type(model).__name__}")
-    theirs = _index(state_dict, source)
-    first_conv = _first_conv_key(model)
-    copies: list[tuple[Tensor, Tensor]] = []
-    misfits: list[str] = []
-    missing: list[str] = []
-    for name, key in ours.items():
-        if new_head and name.startswith("head."):
-            report.missing.append(key)
-            continue
-        if name not in theirs:
-            optional = name.endswith(_COUNTER) or (fine_tune and ".nl." in name)
-            (report.missing if optional else missing).append(key)
-            continue
-        old_key, target = theirs[name], targets[key]
-        value = state_dict[old_key]
-        if name == first_conv and fine_tune:
-            value = _adapt_first_conv(value, target, average_first_conv, report)
-        if value.shape == (1, *target.shape):
-            value = value[0]  # BN parameters of converted Caffe networks are (1, C)
-        if value.shape != target.shape or value.is_floating_point() != target.is_floating_point():
-            misfits.append(f"{old_key} is {_describe(value)} in the file and {_describe(target)} in the network")
-            continue
-        copies.append((target, value))
-        if plain_key(old_key) == plain_key(key):
-            report.matched.append(key)
-        else:
-            report.remapped.append((old_key, key))
+    ours = index_by_name(targets, f"the {type(model).__name__}")
+    theirs = index_by_name(state_dict, source)
 
-    unknown: list[str] = []
-    for name, old_key in theirs.items():
-        if name in ours and not (new_head and name.startswith("head.")):
-            continue
-        optional = name.endswith(_COUNTER) or (new_head and name.startswith("head.")) or (fine_tune and ".nl." in name)
-        (report.skipped if optional else unknown).append(old_key)
-    _refuse(model, source, missing, unknown, misfits)
+    def is_new(name: str) -> bool:
+        return new_head and name.startswith("head.")
+
+    def may_be_absent(name: str) -> bool:
+        return is_new(name) or name.endswith(_COUNTER) or (fine_tune and ".nl." in name)
+
+    values = {name: state_dict[theirs[name]] for name in ours if name in theirs and not is_new(name)}
+    missing = [name for name in ours if name not in values]
+    unknown = [name for name in theirs if name not in values]
+    report.missing = [ours[name] for name in missing if may_be_absent(name)]
+    report.skipped = [theirs[name] for name in unknown if may_be_absent(name)]
+    if fine_tune:
+        first_conv = canonical_key(f"{first_conv_name(model)}.weight")
+        if first_conv in values:
+            channels = targets[ours[first_conv]].shape[1]
+            values[first_conv] = _adapt_first_conv(values[first_conv], channels, average_first_conv, report)
+    misfits = _match(values, targets, ours, theirs, report)
+    absent = [ours[name] for name in missing if not may_be_absent(name)]
+    extra = [theirs[name] for name in unknown if not may_be_absent(name)]
+    _refuse_misfits(f"{source} does not fit the {type(model).__name__}", absent, extra, misfits)
     if not fine_tune:
-        _check_shift(state_dict, targets, source, report)
+        _check_shift(state_dict, targets, report)
     with torch.no_grad():
-        for target, value in copies:
-            target.copy_(value)
+        for name, value in values.items():
+            targets[ours[name]].copy_(value)
     return report
 
 
-def _index(keys: Iterable[str], owner: str) -> dict[str, str]:
-    """Canonical name -> key, for keys that have only one each."""
-    index: dict[str, str] = {}
-    for key in keys:
-        name = canonical_key(key)
-        if name in index:
-            raise InputError(f"{owner} has two tensors for the same weight: {index[name]} and {key}")
-        index[name] = key
-    return index
-
-
-def _check_shift(file: Iterable[str], network: Iterable[str], source: str, report: LoadReport) -> None:
-    """Weights trained with the shift at other places would load and be wrong."""
-    given, wanted = shifted_modules(file), shifted_modules(network)
-    if given and wanted and given != wanted:
-        odd = sorted(given ^ wanted)
-        raise InputError(
-            f"{source}: its shift or temporal pool sits at other places than the network's: {_some(odd)}; "
-            "build the network with the options that the file was trained with"
-        )
-    if given and not wanted:
-        note = "the file was trained with a temporal shift, and this network has none"
-        report.notes.append(note)
-        logger.warning("%s: %s", source, note)
-
-
-def _first_conv_key(model: nn.Module) -> str | None:
-    """Canonical key of the first convolution's weight, None where there is no convolution."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            return canonical_key(f"{name}.weight")
-    return None
-
-
-def _adapt_first_conv(value: Tensor, target: Tensor, always: bool, report: LoadReport) -> Tensor:
-    """Mean over the input channels, repeated (arXiv:1608.00859, sec. 3.2: cross-modality pre-training)."""
-    if value.dim() != 4 or target.dim() != 4 or (value.shape[1] == target.shape[1] and not always):
+def _adapt_first_conv(value: Tensor, channels: int, always: bool, report: LoadReport) -> Tensor:
+    if value.dim() != 4 or (value.shape[1] == channels and not always):
         return value
-    report.notes.append(f"first convolution: mean of {value.shape[1]} input channels, repeated {target.shape[1]} times")
-    return value.mean(dim=1, keepdim=True).expand(-1, target.shape[1], -1, -1)
+    report.notes.append(f"first convolution: mean of {value.shape[1]} input channels, repeated {channels} times")
+    return average_input_channels(value, channels)
 
 
-def _refuse(model: nn.Module, source: str, missing: list[str], unknown: list[str], misfits: list[str]) -> None:
+def _match(
+    values: dict[str, Tensor],
+    targets: Mapping[str, Tensor],
+    ours: Mapping[str, str],
+    theirs: Mapping[str, str],
+    report: LoadReport,
+) -> list[str]:
+    """Enter each of the file's values that fits its target into the report; describe those that do not."""
+    misfits = []
+    for name, value in values.items():
+        old, new = theirs[name], ours[name]
+        target = targets[new]
+        if value.shape == (1, *target.shape):
+            values[name] = value = value[0]  # BN parameters of converted Caffe networks are (1, C)
+        if value.shape != target.shape or value.is_floating_point() != target.is_floating_point():
+            misfits.append(f"{old} is {_describe(value)} in the file and {_describe(target)} in the network")
+        elif plain_key(old) == plain_key(new):
+            report.matched.append(new)
+        else:
+            report.remapped.append((old, new))
+    return misfits
+
+
+def _refuse_misfits(what: str, missing: list[str], unknown: list[str], misfits: list[str]) -> None:
+    """Raise InputError if any of the lists has something in it."""
     problems = []
     if missing:
         problems.append(f"{len(missing)} of the network's tensors are not in the file ({_some(missing)})")
@@ -202,7 +219,21 @@ def _refuse(model: nn.Module, source: str, missing: list[str], unknown: list[str
     if misfits:
         problems.append(f"{len(misfits)} differ in shape: {_some(misfits)}")
     if problems:
-        raise InputError(f"{source} does not fit the {type(model).__name__}: {'; '.join(problems)}")
+        raise InputError(f"{what}: {'; '.join(problems)}")
+
+
+def _check_shift(file: Iterable[str], network: Iterable[str], report: LoadReport) -> None:
+    """Raise InputError for a shift at other places: such weights would load, and be wrong."""
+    given, wanted = shifted_modules(file), shifted_modules(network)
+    if given and wanted and given != wanted:
+        raise InputError(
+            f"{report.source}: its shift or temporal pool is at other places than the network's: "
+            f"{_some(sorted(given ^ wanted))}; build the network with the options that the file was trained with"
+        )
+    if given and not wanted:
+        note = "the file was trained with a temporal shift, and this network has none"
+        report.notes.append(note)
+        logger.warning("%s: %s", report.source, note)
 
 
 def _describe(tensor: Tensor) -> str:

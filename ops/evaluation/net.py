@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ops.checkpoint.file import Checkpoint, load_into
+from ops.checkpoint.file import Checkpoint
 from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import load_into
 from ops.common.errors import InputError, counted
 from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from archs.bn_inception import bninception
 from archs.mobilenet_v2 import mobilenet_v2
 from ops.checkpoint.file import load_checkpoint
-from ops.checkpoint.weights import fit_state_dict
+from ops.checkpoint.weights import average_input_channels, first_conv_name, fit_state_dict
 from ops.common.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,9 @@ def build_backbone(arch: str, pretrain: str, frame_channels: int | None = None) 
     """
     net = backbone_row(arch).build()
     if frame_channels is not None:
-        adapt_first_conv(net, frame_channels)
+        conv = net.get_submodule(first_conv_name(net))
+        conv.in_channels = frame_channels
+        conv.weight = nn.Parameter(average_input_channels(conv.weight.detach(), frame_channels))
     if not pretrain or pretrain == "none":
         return net
     file_modality = "RGB"
@@ -157,19 +159,3 @@ def imagenet_state_dict(arch: str) -> dict[str, Tensor]:
         return load_checkpoint(path).state_dict
     except InputError as error:
         raise InputError(f"{error}; delete it to download it again") from error
-
-
-def first_conv_name(net: nn.Module) -> str:
-    """Name of the network's first convolution."""
-    return next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
-
-
-def adapt_first_conv(net: nn.Module, in_channels: int) -> None:
-    """Let the first conv take `in_channels`: the mean of its weights over the input channels, repeated.
-
-    (arXiv:1608.00859, sec. 3.2: cross-modality pre-training.) The layer keeps its name.
-    """
-    conv = net.get_submodule(first_conv_name(net))
-    mean = conv.weight.detach().mean(dim=1, keepdim=True)
-    conv.in_channels = in_channels
-    conv.weight = nn.Parameter(mean.repeat(1, in_channels, 1, 1))

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from ops.checkpoint.file import Checkpoint, ModelOptions, load_checkpoint, same_dataset, set_rng_state
+from ops.checkpoint.file import Checkpoint, load_checkpoint, set_rng_state
+from ops.checkpoint.options import ModelOptions
+from ops.checkpoint.weights import same_dataset
 from ops.common.distributed import Process
 from ops.common.errors import InputError
 from ops.training.epoch import EpochProgress

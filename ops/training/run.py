@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from ops.checkpoint.file import published_state_dict, rng_state, save_checkpoint
+from ops.checkpoint.file import rng_state, save_checkpoint
+from ops.checkpoint.weights import published_state_dict
 from ops.common.distributed import Process
 from ops.common.errors import counted
 from ops.common.signals import StopSignals

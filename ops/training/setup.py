@@ -11,7 +11,8 @@ import random
 import numpy as np
 import torch
 
-from ops.checkpoint.file import Checkpoint, load_checkpoint, load_for_finetune, load_into
+from ops.checkpoint.file import Checkpoint, load_checkpoint
+from ops.checkpoint.weights import load_for_finetune, load_into
 from ops.common.distributed import Process, sync_batch_norm
 from ops.common.errors import InputError, counted
 from ops.common.files import check_writable

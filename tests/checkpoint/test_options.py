@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.checkpoint.file import ModelOptions, options_from_name, store_name
+from ops.checkpoint.options import ModelOptions, options_from_name, store_name
 from ops.common.errors import InputError
 
 KINETICS = ModelOptions(dataset="kinetics", arch="resnet50", num_segments=8)
@@ -101,7 +101,7 @@ def test_other_names_are_refused_with_an_example(name: str) -> None:
 
 
 def test_numbers_out_of_range_in_a_name_are_refused() -> None:
-    with pytest.raises(InputError, match="num_segments must lie between 1 and 4096, not 0"):
+    with pytest.raises(InputError, match="num_segments must be a whole number of 1 or more, not 0"):
         options_from_name("TSM_a_RGB_resnet50_avg_segment0_e50.pth")
 
 
@@ -130,10 +130,10 @@ def test_suffixes_that_cannot_be_in_a_name_are_refused(bad: dict[str, str]) -> N
         store_name(KINETICS, epochs=50, **bad)
 
 
-def test_options_are_plain_data_and_tolerate_newer_files() -> None:
+def test_options_are_plain_data_and_tolerate_other_versions() -> None:
     options = _changed(class_names=["a", "b"], num_class=2, dropout=0, flip=False, image_tmpl="{:05d}.jpg")
     data = options.to_dict()
-    assert ModelOptions.from_dict({**data, "from_the_future": 1}) == options
+    assert ModelOptions.from_dict({**data, "from_the_future": 1, "img_feature_dim": 256}) == options
     assert ModelOptions.from_dict({"dataset": "x"}) == ModelOptions(dataset="x")
     data["class_names"].append("c")
     assert options.class_names == ["a", "b"]
@@ -144,24 +144,10 @@ def test_stack_length_follows_the_modality() -> None:
     assert lengths == [1, 5, 5]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"modality": "Depth"}, "one of RGB, Flow, RGBDiff, not 'Depth'"),
-        ({"consensus_type": "max"}, "one of avg, identity"),
-        ({"num_segments": 0}, "between 1 and 4096"),
-        ({"num_segments": True}, "must be int, not bool"),
-        ({"is_shift": 1}, "must be bool, not int"),
-        ({"class_names": ["a", 1]}, "class_names must be list"),
-        ({"dropout": 1.5}, "between 0 and 1, not 1.5"),
-        ({"dropout": float("nan")}, "between 0 and 1, not nan"),
-        ({"num_class": 10**12}, "between 1 and 1000000"),
-        ({"arch": None}, "must be str"),
-    ],
-)
-def test_bad_options_are_named(change: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        ModelOptions.from_dict({"dataset": "a", **change})
+@pytest.mark.parametrize(("name", "value"), [("modality", "Depth"), ("num_segments", 0), ("num_class", "5")])
+def test_bad_options_are_named(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{name}.*{value!r}"):
+        ModelOptions.from_dict({"dataset": "a", name: value})
 
 
 def test_names_of_folders_are_never_looked_at() -> None:
