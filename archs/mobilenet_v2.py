@@ -42,6 +42,7 @@ class InvertedResidual(nn.Module):
         layers += _conv_bn(hidden, outputs, 1)
         self.conv = nn.Sequential(*layers)
         self.use_res_connect = stride == 1 and inputs == outputs
+        self.expands = expansion != 1
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x) if self.use_res_connect else self.conv(x)

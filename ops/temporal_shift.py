@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archs.bn_inception import BLOCK_NAMES, BNInception
+from archs.bn_inception import BLOCK_NAMES, BNInception, ShiftFunction
+from archs.mobilenet_v2 import InvertedResidual, MobileNetV2
 from ops.common.errors import InputError
 from ops.network.shift_ops import can_move, is_eager, is_plain_conv, shift, shift_conv, shift_moves, split_frames
 
@@ -112,53 +114,9 @@ class TemporalPool(nn.Module):
         return f"n_segment={self.n_segment}"
 
 
-def _is_resnet(net: nn.Module) -> bool:
-    return all(isinstance(getattr(net, stage, None), nn.Module) for stage in STAGES)
+# --- insertion --------------------------------------------------------------------------------------------------------
 
-
-def _stage_blocks(net: nn.Module, stage: str) -> tuple[str, nn.Sequential]:
-    """The name and the block list of a ResNet's stage, also where a TemporalPool wraps it."""
-    module = getattr(net, stage)
-    if isinstance(module, TemporalPool):
-        return f"{stage}.net", module.net
-    return stage, module
-
-
-def _expansions(net: nn.Module) -> list[tuple[str, nn.Sequential]]:
-    """MobileNetV2's inverted-residual blocks that have a shortcut and an expansion: (name, its `.conv`)."""
-    found = []
-    for name, module in net.named_modules():
-        conv = getattr(module, "conv", None)
-        if isinstance(conv, nn.Sequential) and getattr(module, "use_res_connect", False):
-            first = conv[0].net if isinstance(conv[0], TemporalShift) else conv[0]
-            # Without an expansion the block starts with its depthwise convolution.
-            if isinstance(first, nn.Conv2d) and first.groups == 1:
-                found.append((f"{name}.conv", conv))
-    return found
-
-
-def _refuse(net: nn.Module, what: str) -> InputError:
-    return InputError(
-        f"{what} does not know {type(net).__name__}: it takes torchvision's ResNets "
-        "(ResNeXt and wide ones too), archs.mobilenet_v2 and archs.bn_inception"
-    )
-
-
-def _shift_inception(net: BNInception, n_segment: int, n_div: int, place: str, online: bool) -> list[str]:
-    """Shift the inputs of BNInception's blocks: all of whose branches read them, so there is no in-place form."""
-    num_blocks = len(BLOCK_NAMES)
-    # "block" is all but the first, whose input is the network's own: pixels, no features.
-    mask = "0" + "1" * (num_blocks - 1) if place == "block" else place
-    if len(mask) != num_blocks or set(mask) - {"0", "1"}:
-        raise InputError(
-            f"the shift's place {place!r} does not work with BNInception, whose blocks change shape and have "
-            f"no shortcut: use 'block', or a mask of {num_blocks} characters 0 and 1 (blocks {', '.join(BLOCK_NAMES)})"
-        )
-    if any(net.block_shifts):
-        raise InputError("BNInception has a temporal shift already: insert it once")
-    return net.build_temporal_ops(
-        mask, partial(TemporalShift.shift, n_segment=n_segment, fold_div=n_div, inplace=False, online=online)
-    )
+Wrap = Callable[[nn.Module], TemporalShift]
 
 
 def make_temporal_shift(
@@ -183,46 +141,75 @@ def make_temporal_shift(
     Raises InputError for a net that it does not know, or that is shifted already.
     """
     _check_counts(n_segment, n_div)
+    if temporal_pool and isinstance(net, BNInception | MobileNetV2):
+        raise InputError(f"temporal_pool is for ResNets; {type(net).__name__} takes a shift without it")
     if isinstance(net, BNInception):
-        if temporal_pool:
-            raise InputError("temporal_pool is for ResNets; BNInception takes a shift without it")
-        return _shift_inception(net, n_segment, n_div, place, online)
+        shift_frames = partial(TemporalShift.shift, n_segment=n_segment, fold_div=n_div, inplace=False, online=online)
+        return _shift_inception(net, shift_frames, place)
     if place not in PLACES:
         raise InputError(f"the shift's place is one of {', '.join(PLACES)}, got {place!r}")
-
-    def wrap(module: nn.Module, segments: int, name: str) -> TemporalShift:
-        if isinstance(module, TemporalShift):
-            raise InputError(f"{name} has a temporal shift already: insert it once")
-        return TemporalShift(module, segments, n_div, inplace, online=online)
-
-    changed = []
-    if _is_resnet(net):
-        every = 2 if place == "blockres" and len(_stage_blocks(net, "layer3")[1]) >= DEEP_LAYER3_BLOCKS else 1
-        pooled = temporal_pool or isinstance(net.layer2, TemporalPool)
-        for stage in STAGES:
-            segments = pooled_segments(n_segment) if pooled and stage != "layer1" else n_segment
-            stage_name, blocks = _stage_blocks(net, stage)
-            for index in range(0, len(blocks), every):
-                name, block = f"{stage_name}.{index}", blocks[index]
-                if place == "block":
-                    blocks[index] = wrap(block, segments, name)
-                elif isinstance(block, TemporalShift) or not isinstance(getattr(block, "conv1", None), nn.Module):
-                    raise InputError(f"{name} ({type(block).__name__}) has no conv1 to shift: insert the shift first")
-                else:
-                    name += ".conv1"
-                    block.conv1 = wrap(block.conv1, segments, name)
-                changed.append(name)
-        return changed
-    expansions = _expansions(net)
-    if not expansions:
-        raise _refuse(net, "the temporal shift")
-    if place == "block" or temporal_pool:
-        option = "place 'block'" if place == "block" else "temporal_pool"
-        raise InputError(f"{option} is for ResNets; {type(net).__name__} takes place 'blockres' without temporal_pool")
-    for name, conv in expansions:
-        conv[0] = wrap(conv[0], n_segment, f"{name}.0")
-        changed.append(f"{name}.0")
+    wrap = partial(TemporalShift, n_segment=n_segment, n_div=n_div, inplace=inplace, online=online)
+    if isinstance(net, MobileNetV2):
+        return _shift_mobilenet(net, wrap, place)
+    if not _is_resnet(net):
+        raise InputError(
+            f"the temporal shift does not know {type(net).__name__}: it takes torchvision's ResNets "
+            "(ResNeXt and wide ones too), archs.mobilenet_v2 and archs.bn_inception"
+        )
+    changed = _shift_resnet(net, wrap, place)
+    if temporal_pool or isinstance(net.layer2, TemporalPool):
+        _set_pooled_segments(net, n_segment)
     return changed
+
+
+def _shift_resnet(net: nn.Module, wrap: Wrap, place: str) -> list[str]:
+    every = 2 if place == "blockres" and len(_blocks(net.layer3)) >= DEEP_LAYER3_BLOCKS else 1
+    changed = []
+    for stage in STAGES:
+        blocks = _blocks(getattr(net, stage))
+        for index in range(0, len(blocks), every):
+            name = f"{stage}.{index}" if blocks is getattr(net, stage) else f"{stage}.net.{index}"
+            block, conv1 = blocks[index], getattr(blocks[index], "conv1", None)
+            if isinstance(block, TemporalShift) or isinstance(conv1, TemporalShift):
+                raise InputError(f"{name} has a temporal shift already: insert it once")
+            if place == "block":
+                blocks[index] = wrap(block)
+            elif conv1 is None:
+                raise InputError(f"{name} ({type(block).__name__}) has no conv1 to shift: insert the shift first")
+            else:
+                block.conv1 = wrap(conv1)
+                name += ".conv1"
+            changed.append(name)
+    return changed
+
+
+def _shift_mobilenet(net: MobileNetV2, wrap: Wrap, place: str) -> list[str]:
+    """Shift before the expansion of each block that has one, and a shortcut."""
+    if place == "block":
+        raise InputError("place 'block' is for ResNets; MobileNetV2 takes place 'blockres'")
+    changed = []
+    for name, block in net.named_modules():
+        if isinstance(block, InvertedResidual) and block.use_res_connect and block.expands:
+            if isinstance(block.conv[0], TemporalShift):
+                raise InputError(f"{name}.conv.0 has a temporal shift already: insert it once")
+            block.conv[0] = wrap(block.conv[0])
+            changed.append(f"{name}.conv.0")
+    return changed
+
+
+def _shift_inception(net: BNInception, shift_frames: ShiftFunction, place: str) -> list[str]:
+    """Shift the inputs of whole blocks: all branches of one read it, so there is no in-place form."""
+    num_blocks = len(BLOCK_NAMES)
+    # "block" is all but the first, whose input is the network's own: pixels, no features.
+    mask = "0" + "1" * (num_blocks - 1) if place == "block" else place
+    if len(mask) != num_blocks or set(mask) - {"0", "1"}:
+        raise InputError(
+            f"the shift's place {place!r} does not work with BNInception, whose blocks change shape and have "
+            f"no shortcut: use 'block', or a mask of {num_blocks} characters 0 and 1 (blocks {', '.join(BLOCK_NAMES)})"
+        )
+    if any(net.block_shifts):
+        raise InputError("BNInception has a temporal shift already: insert it once")
+    return net.build_temporal_ops(mask, shift_frames)
 
 
 def make_temporal_pool(net: nn.Module, n_segment: int) -> list[str]:
@@ -235,8 +222,22 @@ def make_temporal_pool(net: nn.Module, n_segment: int) -> list[str]:
     if isinstance(net.layer2, TemporalPool):
         raise InputError("layer2 has a temporal pool already: insert it once")
     net.layer2 = TemporalPool(net.layer2, n_segment)
+    _set_pooled_segments(net, n_segment)
+    return ["layer2"]
+
+
+def _is_resnet(net: nn.Module) -> bool:
+    return all(isinstance(getattr(net, stage, None), nn.Module) for stage in STAGES)
+
+
+def _blocks(stage: nn.Module) -> nn.Sequential:
+    """The blocks of a ResNet's stage, also where a TemporalPool wraps it."""
+    return stage.net if isinstance(stage, TemporalPool) else stage
+
+
+def _set_pooled_segments(net: nn.Module, n_segment: int) -> None:
+    """Let the shifts after the pooling know how many segments are left."""
     for stage in STAGES[1:]:
         for module in getattr(net, stage).modules():
             if isinstance(module, TemporalShift):
                 module.n_segment = pooled_segments(n_segment)
-    return ["layer2"]
