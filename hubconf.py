@@ -16,52 +16,51 @@ All take the same arguments:
 
 from __future__ import annotations
 
-import dataclasses as _dataclasses
 from pathlib import Path as _Path
 from typing import Any as _Any
 
 from ops.checkpoint.file import load_checkpoint as _load_checkpoint
-from ops.checkpoint.options import ModelOptions as _ModelOptions
 from ops.checkpoint.weights import load_into as _load_into
 from ops.common.errors import InputError as _InputError
 from ops.models import TSN as _TSN
+from ops.models import tsn_arguments as _tsn_arguments
 
 dependencies = ["torch", "torchvision", "numpy", "PIL"]
 
 
 def tsn_resnet50(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
     """TSN: ResNet-50 on each frame, scores averaged."""
-    return _build(pretrained, num_classes, options, arch="resnet50")
+    return _build(pretrained, num_classes, options, base_model="resnet50")
 
 
 def tsm_resnet18(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
     """TSM on ResNet-18."""
-    return _build(pretrained, num_classes, options, arch="resnet18", is_shift=True)
+    return _build(pretrained, num_classes, options, base_model="resnet18", is_shift=True)
 
 
 def tsm_resnet50(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
     """TSM on ResNet-50."""
-    return _build(pretrained, num_classes, options, arch="resnet50", is_shift=True)
+    return _build(pretrained, num_classes, options, base_model="resnet50", is_shift=True)
 
 
 def tsm_resnet50_nl(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
     """TSM on ResNet-50 with non-local blocks."""
-    return _build(pretrained, num_classes, options, arch="resnet50", is_shift=True, non_local=True)
+    return _build(pretrained, num_classes, options, base_model="resnet50", is_shift=True, non_local=True)
 
 
 def tsm_resnet101(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
     """TSM on ResNet-101."""
-    return _build(pretrained, num_classes, options, arch="resnet101", is_shift=True)
+    return _build(pretrained, num_classes, options, base_model="resnet101", is_shift=True)
 
 
 def tsm_mobilenetv2(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
     """TSM on MobileNetV2."""
-    return _build(pretrained, num_classes, options, arch="mobilenetv2", is_shift=True)
+    return _build(pretrained, num_classes, options, base_model="mobilenetv2", is_shift=True)
 
 
 def tsm_mobilenetv2_online(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
     """TSM on MobileNetV2, shifting from the past only."""
-    return _build(pretrained, num_classes, options, arch="mobilenetv2", is_shift=True, online=True)
+    return _build(pretrained, num_classes, options, base_model="mobilenetv2", is_shift=True, online=True)
 
 
 def _build(pretrained: str | bool, num_classes: int | None, overrides: dict[str, _Any], **structure: _Any) -> _TSN:
@@ -69,11 +68,11 @@ def _build(pretrained: str | bool, num_classes: int | None, overrides: dict[str,
     settings = {"num_segments": 8, "modality": "RGB", "dropout": 0.5, "partial_bn": False, "print_spec": False}
     settings |= {"pretrain": "none", **structure}
     if not pretrained:
-        return _TSN(400 if num_classes is None else num_classes, **_tsn_arguments(settings | overrides))
+        return _TSN(**{"num_class": 400 if num_classes is None else num_classes, **settings, **overrides})
     checkpoint = _load_checkpoint(_find(pretrained))
     if checkpoint.known_options is not None:
-        recorded = _recorded(checkpoint.known_options)
-        for name in ("arch", "is_shift", "non_local", "online"):
+        recorded = _tsn_arguments(checkpoint.known_options)
+        for name in ("base_model", "is_shift", "non_local", "online"):
             if recorded[name] != structure.get(name, False):
                 raise _InputError(
                     f"{checkpoint.path} has {name} {recorded[name]}, this network {structure.get(name, False)}: "
@@ -83,22 +82,9 @@ def _build(pretrained: str | bool, num_classes: int | None, overrides: dict[str,
     num_classes = checkpoint.num_class if num_classes is None else num_classes
     if num_classes is None:
         raise _InputError(f"{checkpoint.path} has no classifier: give num_classes")
-    model = _TSN(num_classes, **_tsn_arguments(settings | overrides))
+    model = _TSN(**{**settings, **overrides, "num_class": num_classes})
     _load_into(model, checkpoint, new_head=num_classes != checkpoint.num_class)
     return model
-
-
-def _recorded(options: _ModelOptions) -> dict[str, _Any]:
-    """A checkpoint's options that TSN takes too."""
-    pipeline = {"dataset", "dense_sample", "num_class", "image_tmpl", "class_names", "flip"}
-    fields = {field.name for field in _dataclasses.fields(options)} - pipeline
-    return {name: getattr(options, name) for name in fields}
-
-
-def _tsn_arguments(settings: dict[str, _Any]) -> dict[str, _Any]:
-    """TSN calls the architecture `base_model`."""
-    settings = dict(settings)
-    return {"base_model": settings.pop("arch"), **settings}
 
 
 def _find(pretrained: str | bool) -> _Path:

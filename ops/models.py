@@ -13,12 +13,12 @@ from ops.basic_ops import ConsensusModule
 from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.weights import first_conv_name
 from ops.common.errors import InputError
-from ops.common.modality import MODALITIES
+from ops.common.modality import check_modality, clip_channels, default_new_length, input_channels
 from ops.network.backbones import backbone_row, build_backbone
 from ops.network.param_groups import parameter_groups
 from ops.non_local import NONLocalBlock3D, make_non_local
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift, pooled_segments
-from ops.transforms import FLOW_SCALES, RGB_SCALES, Compose, GroupMultiScaleCrop, GroupRandomHorizontalFlip
+from ops.transforms import Compose, scale_size, train_augmentation
 
 _MIN_INPUT_SIZE = 32
 
@@ -39,7 +39,7 @@ class TSN(nn.Module):
         before_softmax: consensus over scores; False: over their softmax.
         dropout: > 0: the backbone's last layer becomes Dropout and `new_fc` the classifier; 0: that layer is the
             classifier.
-        img_feature_dim, crop_num: kept as attributes; published scripts pass them.
+        img_feature_dim, crop_num: published scripts pass them, nothing reads them.
         partial_bn: start with partial BN on, see `partialBN`.
         print_spec: print the configuration.
         pretrain: 'imagenet', 'none' or '', or a file with the backbone's weights.
@@ -51,6 +51,9 @@ class TSN(nn.Module):
         online: shift from the past only (keyword-only, like all below).
         inplace_shift: shift within the input's own memory in training.
         input_size: side of the crops in pixels.
+
+    Attributes beside the arguments: `input_mean` and `input_std` (lists, as `normalization` subtracts and divides),
+    `crop_size`, `scale_size`, `base_model` (the 2D network), `new_fc` (the classifier, or None), `consensus`.
 
     Raises InputError for values it does not know, and for an input whose size does not fit.
     """
@@ -86,12 +89,10 @@ class TSN(nn.Module):
         self.num_segments = num_segments
         self.modality = modality
         self.arch = base_model
-        self.new_length = (1 if modality == "RGB" else 5) if new_length is None else new_length
+        self.new_length = default_new_length(modality) if new_length is None else new_length
         self.consensus_type = consensus_type
         self.before_softmax = before_softmax
         self.dropout = dropout
-        self.img_feature_dim = img_feature_dim
-        self.crop_num = crop_num
         self.pretrain = pretrain
         self.is_shift = is_shift
         self.shift_div = shift_div
@@ -102,6 +103,8 @@ class TSN(nn.Module):
         self.online = online
         self.input_size = input_size
         self._check()
+        self.last_layer_name = backbone_row(base_model).last_layer_name
+        self.input_mean, self.input_std = self.normalization["mean"], self.normalization["std"]
         if print_spec:
             print(self._spec())
 
@@ -113,9 +116,7 @@ class TSN(nn.Module):
             self.partialBN(True)
 
     def _check(self) -> None:
-        backbone_row(self.arch)
-        if self.modality not in MODALITIES:
-            raise InputError(f"unknown modality {self.modality!r}: choose one of {', '.join(MODALITIES)}")
+        check_modality(self.modality)
         for name in ("num_class", "num_segments", "new_length", "shift_div"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -149,7 +150,8 @@ class TSN(nn.Module):
     # --- construction -------------------------------------------------------------------------------------------------
 
     def _make_base_model(self, pretrain: str, inplace_shift: bool) -> nn.Module:
-        net = build_backbone(self.arch, pretrain, None if self.modality == "RGB" else self._net_channels)
+        channels = None if self.modality == "RGB" else input_channels(self.modality, self.new_length)
+        net = build_backbone(self.arch, pretrain, channels)
         if self.is_shift:
             make_temporal_shift(
                 net,
@@ -167,7 +169,7 @@ class TSN(nn.Module):
         return net
 
     def _make_head(self) -> nn.Linear | None:
-        name = backbone_row(self.arch).last_layer_name
+        name = self.last_layer_name
         linear = nn.Linear(getattr(self.base_model, name).in_features, self.num_class)
         nn.init.normal_(linear.weight, 0, 0.001)
         nn.init.zeros_(linear.bias)
@@ -182,11 +184,6 @@ class TSN(nn.Module):
         """The layer that gives the scores, wherever dropout put it."""
         return self.new_fc if self.new_fc is not None else getattr(self.base_model, self.last_layer_name)
 
-    @property
-    def last_layer_name(self) -> str:
-        """Name of the backbone's last layer."""
-        return backbone_row(self.arch).last_layer_name
-
     # --- forward ------------------------------------------------------------------------------------------------------
 
     @property
@@ -195,14 +192,9 @@ class TSN(nn.Module):
         return pooled_segments(self.num_segments) if self.temporal_pool else self.num_segments
 
     @property
-    def _net_channels(self) -> int:
-        """Channels of a segment as the 2D network takes it."""
-        return (2 if self.modality == "Flow" else 3) * self.new_length
-
-    @property
     def segment_channels(self) -> int:
         """Channels of a segment as `forward` takes it; RGBDiff brings one frame more than it has differences."""
-        return self._net_channels + (3 if self.modality == "RGBDiff" else 0)
+        return clip_channels(self.modality, self.new_length)
 
     def _frames(self, clip: Tensor) -> Tensor:
         """(N, T*C, H, W) or (N, T, C, H, W) -> (N*T, C, H, W), RGBDiff's frames turned into differences."""
@@ -216,11 +208,8 @@ class TSN(nn.Module):
                 f"input of shape {tuple(clip.shape)} does not hold {segments} segments of {channels} channels "
                 f"({self.modality}): it must be (N, {segments * channels}, H, W) or (N, {segments}, {channels}, H, W)"
             )
-        return self._differences(frames) if self.modality == "RGBDiff" else frames
-
-    def _differences(self, frames: Tensor) -> Tensor:
-        """(N*T, 3 * (L + 1), H, W) -> (N*T, 3 * L, H, W): each frame's change from the one before."""
-        return frames[:, 3:] - frames[:, :-3]
+        # RGBDiff: (N*T, 3 * (L + 1), H, W) -> (N*T, 3 * L, H, W), each frame's change from the one before
+        return frames[:, 3:] - frames[:, :-3] if self.modality == "RGBDiff" else frames
 
     def frame_scores(self, clip: Tensor) -> Tensor:
         """Scores before the consensus: clip as in `forward` -> (N, T', num_class); T' < T after temporal_pool."""
@@ -281,66 +270,30 @@ class TSN(nn.Module):
     @property
     def scale_size(self) -> int:
         """Short side that evaluation scales to before cropping: 224 -> 256."""
-        return self.input_size * 256 // 224
+        return scale_size(self.input_size)
 
     @property
     def normalization(self) -> dict[str, Any]:
         """Arguments of `ops.transforms.ClipNormalize`: how this network wants its pixels."""
         return {**backbone_row(self.arch).normalization(self.modality), "channels": self.segment_channels}
 
-    @property
-    def input_mean(self) -> list[float]:
-        """Mean of each channel that `normalization` subtracts."""
-        return self.normalization["mean"]
-
-    @property
-    def input_std(self) -> list[float]:
-        """Standard deviation of each channel that `normalization` divides by."""
-        return self.normalization["std"]
-
     def get_augmentation(self, flip: bool = True) -> Compose:
         """Training augmentation on lists of frames: multi-scale crops and, where `flip`, horizontal flips."""
-        scales = RGB_SCALES if self.modality == "RGB" else FLOW_SCALES
-        transforms = [GroupMultiScaleCrop(self.input_size, scales)]
-        if flip:
-            transforms.append(GroupRandomHorizontalFlip(is_flow=self.modality == "Flow"))
-        return Compose(transforms)
+        return train_augmentation(self.input_size, self.modality, flip)
 
 
-def build_model(
-    options: ModelOptions,
-    *,
-    num_class: int | None = None,
-    dropout: float | None = None,
-    pretrain: str = "none",
-    partial_bn: bool = True,
-    fc_lr5: bool = False,
-    print_spec: bool = False,
-    online: bool | None = None,
-    inplace_shift: bool = True,
-) -> TSN:
-    """The TSN that a checkpoint's options describe; arguments that are not None override theirs."""
-    num_class = options.num_class if num_class is None else num_class
-    if num_class is None:
+def tsn_arguments(options: ModelOptions) -> dict[str, Any]:
+    """The arguments of TSN that a checkpoint's options record."""
+    arguments = options.to_dict()
+    for name in ("dataset", "dense_sample", "image_tmpl", "class_names", "flip"):  # the data pipeline's
+        del arguments[name]
+    return {"base_model": arguments.pop("arch"), **arguments}
+
+
+def build_model(options: ModelOptions, *, num_class: int | None = None, **changes: Any) -> TSN:
+    """The TSN that a checkpoint's options describe, with random weights; `changes`: TSN's arguments that differ."""
+    arguments = {**tsn_arguments(options), "pretrain": "none", "print_spec": False, **changes}
+    arguments["num_class"] = options.num_class if num_class is None else num_class
+    if arguments["num_class"] is None:
         raise InputError(f"the number of classes of data set {options.dataset} is not recorded: give --num_class")
-    return TSN(
-        num_class,
-        options.num_segments,
-        options.modality,
-        base_model=options.arch,
-        new_length=options.new_length,
-        consensus_type=options.consensus_type,
-        dropout=options.dropout if dropout is None else dropout,
-        partial_bn=partial_bn,
-        print_spec=print_spec,
-        pretrain=pretrain,
-        is_shift=options.is_shift,
-        shift_div=options.shift_div,
-        shift_place=options.shift_place,
-        fc_lr5=fc_lr5,
-        temporal_pool=options.temporal_pool,
-        non_local=options.non_local,
-        online=options.online if online is None else online,
-        inplace_shift=inplace_shift,
-        input_size=options.input_size,
-    )
+    return TSN(**arguments)

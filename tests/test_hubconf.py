@@ -118,7 +118,9 @@ def test_a_published_name_once_fetched(tmp_path, monkeypatch):
     assert torch.equal(ours.new_fc.weight, theirs.new_fc.weight)
 
 
-@pytest.mark.parametrize(("name", "message"), [("tsm_resnet50", "arch resnet18"), ("tsm_mobilenetv2", "arch resnet18")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("tsm_resnet50", "base_model resnet18"), ("tsm_mobilenetv2", "base_model resnet18")]
+)
 def test_a_checkpoint_of_another_kind_is_refused(checkpoint, name, message):
     with pytest.raises(InputError, match=message):
         load(name, pretrained=str(checkpoint[0]))
