@@ -287,7 +287,7 @@ def test_a_state_of_something_else_is_refused() -> None:
             stream.step(frame, state)
     with pytest.raises(InputError, match=r"\(N, 3, H, W\)"):
         stream.step(frame[0], stream.init_state(2, 64, 64))
-    with pytest.raises(InputError, match=r"torch\.uint8; preprocess"):
+    with pytest.raises(InputError, match=r"torch\.uint8 .*preprocess"):
         stream.step(frame.to(torch.uint8), stream.init_state(2, 64, 64))
     with pytest.raises(InputError, match="1 stream or more"):
         stream.init_state(0, 64, 64)
