@@ -29,7 +29,3 @@ def test_identity_keeps_every_segment() -> None:
 def test_an_unknown_consensus_names_the_choices() -> None:
     with pytest.raises(InputError, match=r"avg, identity.*'rnn'"):
         ConsensusModule("rnn")
-
-
-def test_consensus_adds_no_keys_to_checkpoints() -> None:
-    assert not ConsensusModule("avg").state_dict()

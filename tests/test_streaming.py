@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from ops.temporal_shift import TemporalShift, make_temporal_shift
 from tests.helpers import make_frame_folder, make_frames, make_list
 
 LONG = ("resnet18", "resnet50", "resnet101", "resnext50_32x4d", "mobilenetv2")
-LARGE = ("resnet34", "resnet152", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2")  # the same blocks
+OTHERS = sorted(set(BACKBONES) - {*LONG, "BNInception"})  # the same blocks, more of them
 # The published streaming MobileNetV2 at 224 x 224.
 MOBILENET_STATE = [(3, 56, 56), *[(4, 28, 28)] * 2, *[(8, 14, 14)] * 3, *[(12, 14, 14)] * 2, *[(20, 7, 7)] * 2]
 
@@ -87,16 +87,9 @@ def test_streaming_gives_what_the_clip_gives_over_64_frames(arch: str) -> None:
     check_equals_clip(online_tsn(arch, num_segments=64))
 
 
-@pytest.mark.parametrize("arch", LARGE)
-def test_streaming_gives_what_the_clip_gives_in_larger_networks(arch: str) -> None:
+@pytest.mark.parametrize("arch", OTHERS)
+def test_streaming_gives_what_the_clip_gives_in_other_networks(arch: str) -> None:
     check_equals_clip(online_tsn(arch, num_segments=4), num_streams=1)
-
-
-def test_every_backbone_is_among_these() -> None:
-    tested = {"resnet18", "resnet50", "resnet101", "resnext50_32x4d", "mobilenetv2", "BNInception"}
-    assert tested | {"resnet34", "resnet152", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"} == set(
-        BACKBONES
-    )
 
 
 @pytest.mark.parametrize(
@@ -201,31 +194,13 @@ def test_reset_refuses_streams_that_are_not_there(streams) -> None:
         StreamingTSM.reset((torch.ones(4, 2, 3, 3),), streams)
 
 
-def test_a_broken_stream_does_not_reach_the_others() -> None:
-    stream = StreamingTSM(online_tsn())
-    frames = torch.randn(3, 2, 3, 32, 32)
-    wanted = stream_all(stream, frames.transpose(0, 1))
-    frames[0, 1] = float("nan")
-    given = stream_all(stream, frames.transpose(0, 1))
-    assert torch.equal(given[0], wanted[0])
-    assert given[1].isnan().all()
-
-
 def test_threads_share_one_module() -> None:
     stream = StreamingTSM(online_tsn())
     clips = torch.randn(4, 1, 12, 3, 32, 32)
     wanted = [stream_all(stream, clip) for clip in clips]
-    given: dict[int, Tensor] = {}
-    threads = [
-        threading.Thread(target=lambda index=index: given.update({index: stream_all(stream, clips[index])}))
-        for index in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for index in range(4):
-        torch.testing.assert_close(given[index], wanted[index], rtol=1e-6, atol=1e-6)
+    with ThreadPoolExecutor(len(clips)) as pool:
+        given = list(pool.map(lambda clip: stream_all(stream, clip), clips))
+    torch.testing.assert_close(given, wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_memory_does_not_grow() -> None:
@@ -233,21 +208,15 @@ def test_memory_does_not_grow() -> None:
     stream = StreamingTSM(nn.Sequential(*convs, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     frame, state = torch.randn(1, 3, 24, 24), stream.init_state(1, 24, 24)
 
-    def live() -> tuple[int, int]:
+    def live_after(num_steps: int) -> int:
+        nonlocal scores, state
+        for _ in range(num_steps):
+            scores, state = stream.step(frame, state)
         gc.collect()
-        num_tensors = sum(type(thing) in (Tensor, nn.Parameter) for thing in gc.get_objects())
-        statm = Path("/proc/self/statm")
-        return num_tensors, int(statm.read_text().split()[1]) * 4096 if statm.exists() else 0
+        return sum(type(thing) in (Tensor, nn.Parameter) for thing in gc.get_objects())
 
-    scores, state = stream.step(frame, state)
-    for _ in range(200):
-        scores, state = stream.step(frame, state)
-    num_tensors, num_bytes = live()
-    for _ in range(2000):
-        scores, state = stream.step(frame, state)
-    num_tensors_after, num_bytes_after = live()
-    assert num_tensors_after == num_tensors
-    assert num_bytes_after - num_bytes < 4e6
+    scores = None
+    assert live_after(2) == live_after(200)
     assert not scores.requires_grad
     # A view would keep the activation that it was cut from.
     assert all(buffer.untyped_storage().nbytes() == buffer.nbytes and buffer.grad_fn is None for buffer in state)
@@ -259,6 +228,7 @@ def test_memory_does_not_grow() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"modality": "Flow"}, "takes Flow"),
         ({"online": False}, "next frame"),
         ({"is_shift": False}, "no temporal shift"),
         ({"temporal_pool": True}, "temporal pool"),
@@ -268,14 +238,9 @@ def test_memory_does_not_grow() -> None:
     ids=str,
 )
 def test_networks_that_need_later_frames_are_refused(options: dict, message: str) -> None:
-    model = online_tsn(options.pop("base_model", "resnet18"), **options)
+    settings = {"modality": "RGB", "base_model": "resnet18", "is_shift": True, "online": True, **options}
+    model = TSN(4, 8, pretrain="none", print_spec=False, **settings)
     with pytest.raises(InputError, match=message):
-        StreamingTSM(model)
-
-
-def test_flow_is_refused() -> None:
-    model = TSN(4, 8, "Flow", base_model="resnet18", pretrain="none", is_shift=True, online=True, print_spec=False)
-    with pytest.raises(InputError, match="Flow"):
         StreamingTSM(model)
 
 

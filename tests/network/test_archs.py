@@ -43,13 +43,11 @@ def test_mobilenet_keys():
     net = mobilenet_v2(num_classes=27)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     assert shapes["features.0.0.weight"] == (32, 3, 3, 3)
-    assert shapes["features.0.1.running_var"] == (32,)
     assert shapes["features.1.conv.0.weight"] == (32, 1, 3, 3)  # no expansion: depthwise first
     assert shapes["features.1.conv.3.weight"] == (16, 32, 1, 1)
     assert shapes["features.2.conv.0.weight"] == (96, 16, 1, 1)
     assert shapes["features.17.conv.6.weight"] == (320, 960, 1, 1)
     assert shapes["features.18.0.weight"] == (1280, 320, 1, 1)
-    assert shapes["features.18.1.bias"] == (1280,)
     assert shapes["classifier.weight"] == (27, 1280)
     assert sum(p.numel() for p in mobilenet_v2().parameters()) == 3_504_872  # torchvision's documented count
 
@@ -82,19 +80,12 @@ def test_bninception_keys():
     net = bninception(num_classes=5)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     assert shapes["conv1_7x7_s2.weight"] == (64, 3, 7, 7)
-    assert shapes["conv1_7x7_s2.bias"] == (64,)
     assert shapes["conv1_7x7_s2_bn.running_mean"] == (64,)
-    assert shapes["conv2_3x3_reduce.weight"] == (64, 64, 1, 1)
-    assert shapes["conv2_3x3.weight"] == (192, 64, 3, 3)
-    assert shapes["inception_3a_1x1.weight"] == (64, 192, 1, 1)
     assert shapes["inception_3a_3x3_reduce_bn.weight"] == (64,)
     assert shapes["inception_3a_double_3x3_2.weight"] == (96, 96, 3, 3)
-    assert shapes["inception_3c_3x3.weight"] == (160, 128, 3, 3)
     assert shapes["inception_4c_double_3x3_reduce.weight"] == (128, 576, 1, 1)
     assert shapes["inception_4e_double_3x3_2.weight"] == (256, 256, 3, 3)
-    assert shapes["inception_5a_1x1.weight"] == (352, 1056, 1, 1)
     assert shapes["inception_5b_pool_proj.weight"] == (128, 1024, 1, 1)
-    assert shapes["inception_5b_pool_proj_bn.bias"] == (128,)
     assert shapes["fc.weight"] == (5, 1024)
     assert "inception_3c_1x1.weight" not in shapes
     assert "inception_4e_pool_proj.weight" not in shapes
@@ -114,41 +105,23 @@ def test_bninception_blocks_against_the_layers_one_by_one():
     net = bninception(num_classes=5).eval()
     randomise_batchnorm(net)
 
+    weights = net.state_dict()
+
     def conv(x, name, **kwargs):
-        weights = net.state_dict()
         x = F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **kwargs)
         bn = [weights[f"{name}_bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
         return F.batch_norm(x, *bn).relu()
 
+    def branches(x, name, stride):
+        single = conv(conv(x, f"{name}_3x3_reduce"), f"{name}_3x3", padding=1, stride=stride)
+        double = conv(conv(x, f"{name}_double_3x3_reduce"), f"{name}_double_3x3_1", padding=1)
+        return [single, conv(double, f"{name}_double_3x3_2", padding=1, stride=stride)]
+
     def inception(x, name, pool):
-        return torch.cat(
-            [
-                conv(x, f"{name}_1x1"),
-                conv(conv(x, f"{name}_3x3_reduce"), f"{name}_3x3", padding=1),
-                conv(
-                    conv(conv(x, f"{name}_double_3x3_reduce"), f"{name}_double_3x3_1", padding=1),
-                    f"{name}_double_3x3_2",
-                    padding=1,
-                ),
-                conv(pool(x), f"{name}_pool_proj"),
-            ],
-            dim=1,
-        )
+        return torch.cat([conv(x, f"{name}_1x1"), *branches(x, name, 1), conv(pool(x), f"{name}_pool_proj")], dim=1)
 
     def reduction(x, name):
-        return torch.cat(
-            [
-                conv(conv(x, f"{name}_3x3_reduce"), f"{name}_3x3", padding=1, stride=2),
-                conv(
-                    conv(conv(x, f"{name}_double_3x3_reduce"), f"{name}_double_3x3_1", padding=1),
-                    f"{name}_double_3x3_2",
-                    padding=1,
-                    stride=2,
-                ),
-                F.max_pool2d(x, 3, 2, ceil_mode=True),
-            ],
-            dim=1,
-        )
+        return torch.cat([*branches(x, name, 2), F.max_pool2d(x, 3, 2, ceil_mode=True)], dim=1)
 
     def average(x):
         return F.avg_pool2d(x, 3, 1, 1)
