@@ -43,7 +43,7 @@ BLOCK_NAMES = ("1", "2", *(block.name for block in INCEPTIONS))
 
 
 class BNInception(nn.Module):
-    """(N, 3, H, W) -> (N, num_classes). Features are averaged over whatever H and W are left.
+    """(N, 3, H, W) -> (N, num_classes). Features are averaged over the H and W that are left.
 
     Attributes:
         block_shifts: one function or None for each of the twelve blocks of `BLOCK_NAMES`, applied to the block's input

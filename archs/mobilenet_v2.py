@@ -85,7 +85,7 @@ def mobilenet_v2(num_classes: int = 1000, width_mult: float = 1.0) -> MobileNetV
 
 
 def from_torchvision(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of torchvision's mobilenet_v2 to this layout; a dict already in it comes back unchanged.
+    """Rename the keys of torchvision's mobilenet_v2 to this layout; a dict already in it is returned unchanged.
 
     torchvision groups each conv with its BN: `conv.0.1` is this layout's `conv.1`, and `conv.1.0` its `conv.3`
     (in `features.1`, which expands nothing, the flat layout starts at the depthwise conv: `conv.1` is `conv.3`).

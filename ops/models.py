@@ -55,7 +55,7 @@ class TSN(nn.Module):
     Attributes beside the arguments: `input_mean` and `input_std` (lists, as `normalization` subtracts and divides),
     `crop_size`, `scale_size`, `base_model` (the 2D network), `new_fc` (the classifier, or None), `consensus`.
 
-    Raises InputError for values it does not know, and for an input whose size does not fit.
+    Raises InputError for unknown values, and for an input whose size does not fit.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class TSN(nn.Module):
 
     @property
     def normalization(self) -> dict[str, Any]:
-        """Arguments of `ops.transforms.ClipNormalize`: how this network wants its pixels."""
+        """Arguments of `ops.transforms.ClipNormalize`: the pixel values that this network takes."""
         return {**backbone_row(self.arch).normalization(self.modality), "channels": self.segment_channels}
 
     def get_augmentation(self, flip: bool = True) -> Compose:

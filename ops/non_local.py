@@ -8,14 +8,14 @@ from torchvision.models import ResNet
 
 from ops.common.errors import InputError
 
-# After which blocks of a stage a non-local block stands (ResNet-50's placement; other depths: those that they have).
+# The blocks of each stage that a non-local block follows (placed for ResNet-50; other depths: those that they have).
 POSITIONS = {"layer2": (0, 2), "layer3": (0, 2, 4)}
 
 
 class NONLocalBlock3D(nn.Module):
     """Embedded Gaussian non-local block: x + BN(W(softmax(theta(x) . phi(x)) g(x))), (N, C, T, H, W) -> the same.
 
-    Inner channels are C // 2; phi and g are max-pooled 2x over height and width (paper, sec. 3.3). The BN behind W
+    Inner channels are C // 2; phi and g are max-pooled 2x over height and width (paper, sec. 3.3). The BN after W
     starts at zero, so that the block is the identity until it has learned something. H and W must be 2 or more.
     """
 
@@ -62,7 +62,7 @@ class NL3DWrapper(nn.Module):
 
 
 def _out_channels(block: nn.Module) -> int:
-    """Channels that a residual block puts out: those of its last BN in the main branch."""
+    """Output channels of a residual block: those of its last BN in the main branch."""
     block = getattr(block, "net", block)  # place 'block' wraps it in a TemporalShift
     last_bn = getattr(block, "bn3", None) or block.bn2
     return last_bn.num_features

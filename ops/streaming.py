@@ -171,7 +171,7 @@ class StreamingTSM(nn.Module):
             float32 (N, 3, input_size, input_size), normalised, on the device of the frames.
         """
         if self._normalize is None:
-            raise InputError("how this network wants its pixels is not known: normalise the frames yourself")
+            raise InputError("the normalisation of this network is not known: normalise the frames yourself")
         if isinstance(frames, np.ndarray):
             frames = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3)
         if frames.dim() == 3:

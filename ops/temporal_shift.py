@@ -42,7 +42,7 @@ class TemporalShift(nn.Module):
             everywhere else the shift is out of place.
         online: causal: no frame sees a later one.
 
-    Input: (N*T, C, H, W). Output: whatever `net` makes of a tensor of that shape.
+    Input: (N*T, C, H, W). Output: that of `net` for a tensor of this shape.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ def make_temporal_shift(
         online, inplace: see TemporalShift.
 
     Returns the names of the wrapped modules (BNInception: of the shifted blocks).
-    Raises InputError for a net that it does not know, or that is shifted already.
+    Raises InputError for an unknown kind of net, and for one that is shifted already.
     """
     _check_counts(n_segment, n_div)
     if temporal_pool and isinstance(net, BNInception | MobileNetV2):
@@ -153,7 +153,7 @@ def make_temporal_shift(
         return _shift_mobilenet(net, wrap, place)
     if not _is_resnet(net):
         raise InputError(
-            f"the temporal shift does not know {type(net).__name__}: it takes torchvision's ResNets "
+            f"there is no temporal shift for {type(net).__name__}: it takes torchvision's ResNets "
             "(ResNeXt and wide ones too), archs.mobilenet_v2 and archs.bn_inception"
         )
     changed = _shift_resnet(net, wrap, place)
@@ -236,7 +236,7 @@ def _blocks(stage: nn.Module) -> nn.Sequential:
 
 
 def _set_pooled_segments(net: nn.Module, n_segment: int) -> None:
-    """Let the shifts after the pooling know how many segments are left."""
+    """Set the shifts in stages 2-4 to the number of segments left after the pooling."""
     for stage in STAGES[1:]:
         for module in getattr(net, stage).modules():
             if isinstance(module, TemporalShift):

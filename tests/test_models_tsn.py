@@ -346,7 +346,7 @@ def test_print_spec(capsys):
         ({"is_shift": True, "shift_place": "everywhere"}, "blockres, block"),
     ],
 )
-def test_what_it_does_not_know_is_refused(options, message):
+def test_unknown_values_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         make_tsn(**options)
 
@@ -506,7 +506,7 @@ def test_first_conv_of_other_modalities_is_the_mean(arch, modality, new_length, 
     assert ours.shape == (weight.shape[0], channels, *weight.shape[2:])
     for channel in range(channels):
         torch.testing.assert_close(ours[:, channel], expected)
-    torch.manual_seed(0)  # from random weights just so
+    torch.manual_seed(0)  # the same from random weights
     random_model = make_tsn(arch, modality, new_length=new_length)
     torch.testing.assert_close(random_model.base_model.state_dict()[key], ours)
 

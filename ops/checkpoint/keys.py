@@ -1,4 +1,4 @@
-"""Names of weights: one for each weight, whatever layout a state_dict has."""
+"""Keys of a state_dict: one name for each weight in all layouts."""
 
 from __future__ import annotations
 

@@ -30,17 +30,7 @@ _FLAGS = re.compile(
     r"(?:_(?P<lr>cos|step))?(?P<dense>_dense(?=_|$))?(?P<nl>_nl(?=_|$))?(?:_.*)?"
 )
 # Published under a name of its own: the streaming gesture model of the online demo.
-_OTHER_NAMES: dict[str, dict[str, Any]] = {
-    "mobilenetv2_jester_online": {
-        "dataset": "jester",
-        "arch": "mobilenetv2",
-        "is_shift": True,
-        "online": True,
-        "num_class": 27,
-        "flip": False,
-        "dropout": 0.0,
-    },
-}
+_STREAMING_NAME = "mobilenetv2_jester_online"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +120,7 @@ def store_name(
 
 def _pretrain_token(pretrain: str) -> str:
     """One word without underscores, so that the name can be read back: `runs/my_net.pth.tar` -> `my-net`."""
-    stem = _stem(pretrain)
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", stem).strip("-.")[:40] or "none"
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", _stem(pretrain)).strip("-.")[:40] or "none"
 
 
 def _stem(path: str | Path) -> str:
@@ -150,8 +139,10 @@ def options_from_name(path: str | Path) -> ModelOptions:
         InputError: the name does not have the published form.
     """
     stem = _stem(path)
-    if stem in _OTHER_NAMES:
-        return ModelOptions(**_OTHER_NAMES[stem])
+    if stem == _STREAMING_NAME:
+        return ModelOptions(
+            "jester", arch="mobilenetv2", num_class=27, is_shift=True, online=True, flip=False, dropout=0.0
+        )
     match = _NAME.fullmatch(stem)
     if match is None:
         raise InputError(
@@ -159,9 +150,6 @@ def options_from_name(path: str | Path) -> ModelOptions:
             "such as TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e50.pth"
         )
     flags = _FLAGS.fullmatch(match["flags"] or "")
-    shift = {}
-    if match["div"]:
-        shift = {"is_shift": True, "shift_div": int(match["div"]), "shift_place": match["place"]}
     try:
         return ModelOptions(
             dataset=match["dataset"],
@@ -169,11 +157,13 @@ def options_from_name(path: str | Path) -> ModelOptions:
             arch=match["arch"],
             num_segments=int(match["segments"]),
             consensus_type=match["consensus"],
+            is_shift=match["div"] is not None,
+            shift_div=int(match["div"] or 8),
+            shift_place=match["place"] or "blockres",
             online=match["online"] is not None,
             temporal_pool=match["tpool"] is not None,
             dense_sample=flags["dense"] is not None,
             non_local=flags["nl"] is not None,
-            **shift,
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -1,6 +1,6 @@
 """The published streaming model's file: MobileNetV2, keys `features.{i}.conv.{j}.*` and `classifier.*`, nothing else.
 
-Its shifts are part of the program that runs it, not of the keys, and it holds neither options nor class names.
+Its shifts are in the program that runs it, not in the keys, and it holds neither options nor class names.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def streaming_options(checkpoint: Checkpoint) -> ModelOptions:
     """Options of a checkpoint; a file in the published layout has them under any name, and Jester's class names.
 
     Raises:
-        InputError: a file that does not tell what it is of.
+        InputError: a file that does not say what network it is of.
     """
     options = checkpoint.known_options
     is_jester = checkpoint.num_class == len(JESTER_CLASSES)
@@ -86,7 +86,7 @@ def streaming_options(checkpoint: Checkpoint) -> ModelOptions:
 def check_fits_layout(options: ModelOptions) -> None:
     """Raise InputError for a network that the published program could not run."""
     if options.arch != ARCH:
-        raise InputError(f"the published streaming layout is {ARCH}'s, this is {options.arch}: it has no such layout")
+        raise InputError(f"the published streaming layout is {ARCH}'s, this is {options.arch}")
     if options.modality != "RGB":
         raise InputError(f"the published streaming program takes RGB, this network {options.modality}")
     if not (options.is_shift and options.online):

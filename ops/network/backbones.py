@@ -1,4 +1,4 @@
-"""The 2D networks under TSN: how each is built, where its weights come from, how its first conv meets the modality."""
+"""The 2D networks under TSN: how each is built, where its weights come from, how its first conv fits the modality."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOWNLOAD_TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row: builder, name of its classifier, torchvision's ImageNet weights, and how it wants its pixels.
+    """One row: builder, name of its classifier, torchvision's ImageNet weights, and the pixel values it takes.
 
     `mean` and `std` are for values on [0, 1] where `div255`, else on 0-255; they are in the network's own order of
     channels, which is B, G, R where `bgr`.
@@ -121,7 +121,7 @@ def build_backbone(arch: str, pretrain: str, frame_channels: int | None = None) 
 
 @contextmanager
 def _download_timeout() -> Iterator[None]:
-    """torch.hub opens its connection without one, and would wait forever for a host that does not answer."""
+    """torch.hub sets none, and would wait forever for a host that does not answer."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:

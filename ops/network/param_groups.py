@@ -33,7 +33,7 @@ def parameter_groups(
         fast_classifier: the layer of the last two groups (None: they stay empty).
         flow: the first conv learns at Flow's rates.
 
-    Returns dicts of params, lr_mult, decay_mult, name. The engine multiplies learning rate and weight decay by them.
+    Returns dicts of params, lr_mult, decay_mult, name. Training multiplies learning rate and weight decay by them.
     """
     params: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
     seen: set[int] = set()

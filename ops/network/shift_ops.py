@@ -1,7 +1,7 @@
 """The temporal shift as tensor functions: out of place, in place, and in place around a convolution.
 
 Sources: TSM (arXiv:1811.08383), sections 3-4. The shift moves channel slices between neighbouring frames and computes
-nothing; everything here is about moving as few bytes as possible and giving them back untouched.
+nothing; everything here is about moving as few bytes as possible and restoring them exactly.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def reversed_moves(moves: Moves) -> Moves:
 
 
 def split_frames(x: Tensor, n_segment: int) -> Tensor:
-    """View (N*T, C, ...) as (N, T, C, ...), whatever the strides."""
+    """View (N*T, C, ...) as (N, T, C, ...), for any strides."""
     if x.shape[0] % n_segment:
         raise InputError(
             f"a batch of {x.shape[0]} frames does not divide into clips of {n_segment} segments: "
@@ -101,7 +101,7 @@ class _ShiftInPlace(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        # Autograd may hand the same gradient to others, so this one is not ours to change.
+        # Autograd may give the same tensor to others as their gradient: it must not be changed in place.
         return _ShiftCopy.apply(grad, ctx.n_segment, reversed_moves(ctx.moves)), None, None
 
 
@@ -178,7 +178,7 @@ class Moved:
 
 
 class _ShiftConv(torch.autograd.Function):
-    """conv2d(shift(x)) that moves x within its own memory and saves the original x, which autograd keeps anyway."""
+    """conv2d(shift(x)) that moves x within its memory and saves the original x, which autograd keeps anyway."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, n_segment: int, moves: Moves, conv_args: tuple):
@@ -206,7 +206,7 @@ class _ShiftConv(torch.autograd.Function):
         elif can_move(x) and not _same_memory(x, grad):
             with Moved(x, ctx.n_segment, ctx.moves):
                 grads = gradients(x)
-        else:  # A saved-tensor hook gave back something else than what was saved.
+        else:  # A saved-tensor hook returned something else than was saved.
             grads = gradients(_ShiftCopy.apply(x, ctx.n_segment, ctx.moves))
         grad_x = grads[0]
         if grad_x is not None:
@@ -232,7 +232,7 @@ def can_move(x: Tensor) -> bool:
 
 
 def is_eager(x: Tensor) -> bool:
-    """Whether `x` is computed here and now, by nothing that records, transforms or stands in for the operations."""
+    """Whether operations on `x` run at once, and nothing traces, transforms or replaces them."""
     return (
         type(x) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
@@ -257,7 +257,7 @@ def is_plain_conv(net: nn.Module) -> bool:
 
 
 def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Cast as autocast would before a convolution, in autograd's sight (inside the function it would not see it)."""
+    """Cast as autocast would before a convolution; outside the autograd function, so that gradients are cast back."""
     tensors = (x, *others)
     if not torch.is_autocast_enabled(x.device.type):
         return tensors
@@ -282,7 +282,7 @@ def shift_conv(x: Tensor, conv: nn.Conv2d, n_segment: int, moves: Moves) -> Tens
     """conv(shift(x)) without a copy of x, for an `x` that `can_move` and a `conv` that `is_plain_conv`.
 
     The memory of `x` changes while this runs and is restored bit for bit before it returns, so no other thread or CUDA
-    stream may read `x` meanwhile.
+    stream may read `x` in that time.
     """
     split_frames(x, n_segment)
     conv_args = (conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -1,7 +1,7 @@
 """The frame moves of `shift_ops.move_frames_` as one Triton kernel: one launch a shift instead of one a frame and move.
 
 Import this module only where `triton` imports. A lane owns one value of one clip through all of its frames, so lanes
-never meet and the move needs no buffer: read frame t + 1, write frame t, go on.
+never meet and the move needs no buffer: read frame t + 1, write frame t, and so on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 1024
-# Values are moved as bits: no dtype can change them on the way (NaN payloads, signed zeros).
+# Values are moved as bits, so that no dtype changes them (NaN payloads, signed zeros).
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

@@ -242,7 +242,7 @@ def test_random_states_come_back(tmp_path: Path) -> None:
     def draw() -> tuple[float, ...]:
         return (random.gauss(0, 1), float(np.random.randn()), float(torch.rand(())))
 
-    draw()  # leaves half of a pair of normal numbers behind in Python and numpy
+    draw()  # leaves half of a pair of normal numbers in Python and numpy
     save_checkpoint({"state_dict": {"a": torch.ones(1)}, "rng": rng_state()}, tmp_path / "a")
     expected = [draw() for _ in range(5)]
     set_rng_state(load_checkpoint(tmp_path / "a").extra["rng"])

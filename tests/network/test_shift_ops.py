@@ -138,7 +138,7 @@ CONVS = {
 
 
 def run_conv(conv: nn.Conv2d, x: Tensor, *, inplace: bool, n_segment: int = 4, online: bool = False) -> list[Tensor]:
-    """Output, gradients of input, weight and bias, where `x` also goes on by a shortcut, as in a residual block."""
+    """Output, gradients of input, weight and bias, where `x` also takes a shortcut, as in a residual block."""
     conv.zero_grad()
     leaf = x.clone().requires_grad_()
     activation = leaf.relu()  # its backward reads its output, which is the shifted tensor
