@@ -195,7 +195,10 @@ def explain_errors(workers: Sequence[BaseProcess]) -> Iterator[None]:
     """Turn what a machine without memory or a dead worker raises into LoaderError; anything else passes as it is."""
     try:
         yield
-    except (RuntimeError, OSError, MemoryError) as error:
+    except (RuntimeError, OSError, MemoryError, EOFError) as error:
+        if isinstance(error, (ConnectionError, EOFError)):  # so ends a connection to a worker that is just dying
+            for worker in workers:
+                worker.join(1 / len(workers))
         text = f"{type(error).__name__}: {error}"
         meanings = (f"cannot load: {meaning}" for pattern, meaning in _REASONS.items() if re.search(pattern, text))
         reason = _describe_death(workers) or next(meanings, None)
@@ -206,7 +209,7 @@ def explain_errors(workers: Sequence[BaseProcess]) -> Iterator[None]:
 
 def _describe_death(workers: Sequence[BaseProcess]) -> str | None:
     """What to say of the first worker that ended by itself, if any did."""
-    dead = next((worker for worker in workers if worker.exitcode), None)
+    dead = next((worker for worker in workers if worker.exitcode is not None), None)
     if dead is None:
         return None
     killer = -dead.exitcode  # negative exit codes are signals
