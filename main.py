@@ -274,15 +274,13 @@ def advice(args: argparse.Namespace, process: Process, recorded: dict[str, Any])
 
 
 def loader(args: argparse.Namespace, dataset: TSNDataSet, process: Process, *, training: bool) -> DataLoader:
-    process.share(args.batch_size)  # refuses what the processes cannot share
     return make_loader(
         dataset,
         batch_size=args.batch_size,
         workers=process.share_workers(args.workers),
         shuffle=training,
         seed=args.seed,
-        rank=process.rank,
-        world_size=process.world_size,
+        process=process,
         drop_last=training,
     )
 

@@ -170,8 +170,7 @@ def run(args: argparse.Namespace, num_crops: int | None, process: Process) -> No
             batch_size=args.batch_size * process.world_size,
             workers=-(-process.share_workers(args.workers) // len(nets)),
             shuffle=False,
-            rank=process.rank,
-            world_size=process.world_size,
+            process=process,
         )
         for dataset in datasets
     ]

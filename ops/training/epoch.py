@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
 from ops.common.metrics import confusion_matrix, num_correct
-from ops.data.loader_faults import LoaderError
+from ops.data.loader import LoaderError
 from ops.training.progress import EpochProgress, Hooks, StopRequestedError
 from ops.training.schedule import set_learning_rate
 from ops.training.step import (

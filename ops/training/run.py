@@ -16,7 +16,7 @@ from ops.checkpoint.file import ModelOptions, published_state_dict, rng_state, s
 from ops.common.distributed import Process
 from ops.common.errors import counted
 from ops.common.signals import StopSignals
-from ops.data.loader_faults import LoaderError
+from ops.data.loader import LoaderError
 from ops.dataset import TSNDataSet
 from ops.training.epoch import Validation, train_one_epoch, validate
 from ops.training.faults import UnreadSamples, describe_nonfinite

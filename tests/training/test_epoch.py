@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ops.common.errors import InputError
-from ops.data.loader_faults import LoaderError
+from ops.data.loader import LoaderError
 from ops.training.epoch import _batches, train_one_epoch, validate
 from ops.training.progress import EpochProgress, Hooks, StopRequestedError
 from ops.training.step import autocast, forward_backward, summed_loss
