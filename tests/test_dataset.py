@@ -332,7 +332,7 @@ def test_bad_options(tmp_path):
     list_file = make_list(tmp_path / "l.txt", [("a", 4, 0)])
     for options, match in (
         ({"modality": "Depth"}, "unknown modality"),
-        ({"io": "tape"}, "unknown io"),
+        ({"io": "tape"}, "unknown --io 'tape'"),
         ({"io": "video", "modality": "Flow"}, "no Flow"),
         ({"dense_sample": True, "twice_sample": True}, "exclude each other"),
         ({"num_segments": 0}, "num_segments must be 1 or more"),

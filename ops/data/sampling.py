@@ -27,10 +27,11 @@ def check_views(*, dense: bool, twice: bool) -> None:
         raise InputError("dense and twice sampling exclude each other: choose one")
 
 
-def _check_counts(num_frames: int, num_segments: int, new_length: int) -> None:
-    for name, value in (("num_frames", num_frames), ("num_segments", num_segments), ("new_length", new_length)):
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, got {value}")
+def check_counts(**counts: int) -> None:
+    """Refuse a count, given by its name, that is less than 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} must be 1 or more, got {count}")
 
 
 def _of_each_part(num_frames: int, num_segments: int, new_length: int, *, middle: bool) -> np.ndarray:
@@ -60,7 +61,7 @@ def train_indices(
     With d = (F-L+1) // T > 0: k*d + randint(d). Else, if F > T: T sorted random integers in [0, F-L]. Else all 0.
     dense: a random start in [0, F-64) (0 if F <= 64), then a stride of 64 // T, modulo F.
     """
-    _check_counts(num_frames, num_segments, new_length)
+    check_counts(num_frames=num_frames, num_segments=num_segments, new_length=new_length)
     if dense:
         return _random_dense_clip(num_frames, num_segments, rng)
     num_starts = num_frames - new_length + 1
@@ -86,7 +87,7 @@ def val_indices(
 
     dense: as in training, from `rng`, which must then be given (seed it, so that epochs can be compared).
     """
-    _check_counts(num_frames, num_segments, new_length)
+    check_counts(num_frames=num_frames, num_segments=num_segments, new_length=new_length)
     if dense:
         if rng is None:
             raise InputError("dense validation draws its start: give a seeded rng")
@@ -105,7 +106,7 @@ def test_indices(
     twice: 2 clips, the middles and then the first frames of the parts.
     dense: 10 clips with starts linspace(0, max(0, F-64), 10) as integers, stride 64 // T, modulo F.
     """
-    _check_counts(num_frames, num_segments, new_length)
+    check_counts(num_frames=num_frames, num_segments=num_segments, new_length=new_length)
     check_views(dense=dense, twice=twice)
     if dense:
         starts = np.linspace(0, max(0, num_frames - DENSE_SPAN_FRAMES), DENSE_TEST_CLIPS).astype(np.int64)

@@ -21,6 +21,7 @@ from ops.data.frame_ops import image_size
 from ops.data.images import check_backend, read_image, read_tensor
 
 IO_KINDS = ("frames", "video")
+DEFAULT_TMPL = "img_{:05d}.jpg"
 
 # One decoded frame. torchvision: uint8 (C, H, W), C = 3 or, for flow, 2 (x, y). pillow: an RGB image, or for flow a
 # pair of L images.
@@ -61,6 +62,14 @@ def num_template_fields(image_tmpl: str) -> int:
     )
 
 
+def check_image_tmpl(image_tmpl: str, modality: str) -> int:
+    """Return the template's number of fields, or raise InputError where it cannot name a frame of this modality."""
+    fields = num_template_fields(image_tmpl)
+    if fields > 1 and modality != "Flow":
+        raise InputError(f"--image_tmpl {image_tmpl!r} names x and y files: {modality} takes names like {DEFAULT_TMPL}")
+    return fields
+
+
 def numbered_folder(path: str) -> str:
     """Folder of a video named by its number: `7` or, where the published program looks for its flow, `000007`."""
     parent, name = os.path.split(os.path.normpath(path))
@@ -79,7 +88,7 @@ class FrameFolder:
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        image_tmpl: str = "img_{:05d}.jpg",
+        image_tmpl: str = DEFAULT_TMPL,
         modality: str = "RGB",
         backend: str = "torchvision",
     ) -> None:
@@ -87,9 +96,7 @@ class FrameFolder:
         self.image_tmpl = image_tmpl
         self.is_flow = modality == "Flow"
         self.is_pillow = check_backend(backend) == "pillow"
-        self.num_fields = num_template_fields(image_tmpl)
-        if self.num_fields > 1 and not self.is_flow:
-            raise InputError(f"image_tmpl {image_tmpl!r} has a field for x or y: {modality} frames have none")
+        self.num_fields = check_image_tmpl(image_tmpl, modality)
 
     def paths(self, index: int) -> list[str]:
         """Files of the frame at a 0-based index: one, or the x and the y file of a flow."""

@@ -87,7 +87,7 @@ def test_bad_templates(tmp_path: Path, tmpl: str) -> None:
 
 
 def test_layouts_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="RGB frames have none"):
+    with pytest.raises(InputError, match="names x and y files: RGB takes names like img_"):
         FrameFolder(tmp_path, "flow_{}_{:05d}.jpg", "RGB")
     with pytest.raises(InputError, match="needs a folder whose name is a number"):
         FrameFolder(tmp_path / "clip", "{:06d}-{}_{:05d}.jpg", "Flow").read([0])
