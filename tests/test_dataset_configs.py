@@ -11,6 +11,7 @@ from ops.dataset_configs import DATASETS, DataOptions, read_class_names, resolve
 
 # name, modality, classes, frames, validation list (split 2 where there are splits), template, flip
 S1, S2 = "something/v1/20bn-something-something-v1", "something/v2/20bn-something-something-v2"
+DIGITS = "moving_digits"
 UCF, HMDB = "UCF101/file_list/ucf101", "HMDB51/splits/hmdb51"
 LAYOUTS = [
     ("kinetics", "RGB", 400, "kinetics/images", "kinetics/labels/val_videofolder.txt", "img_{:05d}.jpg", True),
@@ -23,15 +24,7 @@ LAYOUTS = [
     ("ucf101", "Flow", 101, "UCF101/jpg", f"{UCF}_flow_val_split_2.txt", "flow_{}_{:05d}.jpg", True),
     ("hmdb51", "RGB", 51, "HMDB51/images", f"{HMDB}_rgb_val_split_2.txt", "img_{:05d}.jpg", True),
     ("hmdb51", "Flow", 51, "HMDB51/images", f"{HMDB}_flow_val_split_2.txt", "flow_{}_{:05d}.jpg", True),
-    (
-        "moving_digits",
-        "RGB",
-        8,
-        "moving_digits/images",
-        "moving_digits/labels/val_videofolder.txt",
-        "img_{:05d}.jpg",
-        False,
-    ),
+    (DIGITS, "RGB", 8, f"{DIGITS}/images", f"{DIGITS}/labels/val_videofolder.txt", "img_{:05d}.jpg", False),
 ]
 
 
