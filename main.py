@@ -18,7 +18,7 @@ from ops.common.errors import run_command
 from ops.common.signals import StopSignals
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DatasetPaths, resolve_dataset
+from ops.dataset_configs import DataOptions, DatasetPaths, resolve_dataset
 from ops.network.compiling import compile_errors
 from ops.network.memory_format import to_channels_last
 from ops.opts import parse_train_args
@@ -64,14 +64,16 @@ def train(args: argparse.Namespace, process: Process) -> int | None:
     data = resolve_dataset(
         args.dataset,
         args.modality,
-        root_dataset=args.root_dataset,
-        split=args.split,
-        num_class=args.num_class,
-        train_list=args.train_list,
-        val_list=args.val_list,
-        root_path=args.root_path,
-        image_tmpl=args.image_tmpl,
-        io=args.io,
+        DataOptions(
+            root_dataset=args.root_dataset,
+            root_path=args.root_path,
+            train_list=args.train_list,
+            val_list=args.val_list,
+            num_class=args.num_class,
+            image_tmpl=args.image_tmpl,
+            split=args.split,
+            io=args.io,
+        ),
     )
     options = model_options(args, data)
     name = args.store_name or store_name(

@@ -14,7 +14,7 @@ from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
 from ops.common.errors import InputError, counted, run_command
 from ops.data.loader import make_loader
-from ops.dataset_configs import resolve_dataset
+from ops.dataset_configs import DataOptions, resolve_dataset
 from ops.evaluation.ensemble import check_same_videos, evaluate
 from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, load_net
 from ops.evaluation.plots import confusion_png, per_class_table
@@ -68,13 +68,15 @@ def load_nets(args: argparse.Namespace, num_crops: int | None, process: Process)
         paths = resolve_dataset(
             args.dataset,
             options.modality,
-            root_dataset=args.root_dataset,
-            split=args.split,
-            num_class=args.num_class or default_num_class(args.dataset, checkpoint),
-            val_list=test_list,
-            root_path=root_path,
-            image_tmpl=image_tmpl or (options.image_tmpl if options.dataset == args.dataset else None),
-            io=args.io,
+            DataOptions(
+                root_dataset=args.root_dataset,
+                root_path=root_path,
+                val_list=test_list,
+                num_class=args.num_class or default_num_class(args.dataset, checkpoint),
+                image_tmpl=image_tmpl or (options.image_tmpl if options.dataset == args.dataset else None),
+                split=args.split,
+                io=args.io,
+            ),
         )
         net = load_net(
             checkpoint,
