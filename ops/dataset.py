@@ -227,9 +227,8 @@ def unlisted_frame(dataset: TSNDataSet, record: VideoRecord) -> str | None:
 def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
     """Look at `samples` videos spread over the list before a long run starts.
 
-    Frames that the list does not count are no error, as they are never read, but the log says that there are some.
-
-    Raises InputError with the first video that is missing or has fewer frames than listed.
+    Raises InputError with the first video that is missing or has fewer frames than listed. Frames that the list does
+    not count are never read; the log warns of them.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)).tolist()
     records = [dataset.video_list[i] for i in chosen]
@@ -246,6 +245,6 @@ def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
         record, path = longer[0]
         logger.warning(
             "Warning: %s: %s listed, but %s is there too (%d such of %s looked at): only listed frames are used; "
-            "tools/check_dataset.py --fix counts anew",
+            "tools/check_dataset.py --fix writes a list that counts all",
             *(dataset.where(record), counted(record.num_frames, "frame"), path, len(longer), looked_at),
         )

@@ -26,11 +26,6 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in _NO_SPACE
 
 
-def is_temporary(path: str | Path) -> bool:
-    """Whether the name is one that `atomic_path` gives to an unfinished file."""
-    return Path(path).name.startswith(_TEMP_PREFIX)
-
-
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` when the block ends well, and is removed when it raises.

@@ -80,7 +80,7 @@ def numbered_folder(path: str) -> str:
 class FrameFolder:
     """A video as a folder of image files, numbered from 1 in their names.
 
-    The template's fields tell the layout: `img_{:05d}.jpg` (frame) is an RGB image, or for modality Flow the two
+    The template's fields give the layout: `img_{:05d}.jpg` (frame) is an RGB image, or for modality Flow the two
     flow channels packed as RGB (x, y, 0); `flow_{}_{:05d}.jpg` (x or y, frame) and `{:06d}-{}_{:05d}.jpg` (folder
     name as a number, x or y, frame) are one gray file a flow channel.
     """
@@ -148,7 +148,7 @@ class VideoFile:
 
     A frame's index is its place in presentation order among the decoded frames, from 0: frame 0 is what extraction
     writes as file 1. Reading does not rely on what the header says of length or frame count.
-    height: scale frames to this many rows (default: as coded). threads: of the decoder (0: one a core).
+    threads: of the decoder (0: one a core).
     """
 
     # Compressed packets are kept in memory up to this size; longer videos are decoded straight through.
@@ -160,13 +160,11 @@ class VideoFile:
         modality: str = "RGB",
         backend: str = "torchvision",
         *,
-        height: int | None = None,
         threads: int = 1,
     ) -> None:
         check_io("video", modality)
         self.path = os.fspath(path)
         self.is_pillow = check_backend(backend) == "pillow"
-        self.height = height
         self.threads = threads
 
     def read(self, indices: Sequence[int]) -> list[Frame]:
@@ -184,7 +182,7 @@ class VideoFile:
 
     def frames(self) -> Iterator[Frame]:
         """Decode every frame, in presentation order."""
-        convert = RgbConverter(self.height)
+        convert = RgbConverter()
         for frame in self._decode_all():
             yield self._wrap(frame, convert)
 
@@ -198,7 +196,7 @@ class VideoFile:
 
     def read_through(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode straight through, giving (index, frame) for these ascending 0-based indices as they come by."""
-        convert = RgbConverter(self.height)
+        convert = RgbConverter()
         remaining = iter(wanted)
         target, count = next(remaining, None), 0
         for frame in self._decode_all() if target is not None else ():
@@ -218,7 +216,7 @@ class VideoFile:
         with open_video(self.path, self.threads) as container:
             decoder = container.streams.video[0].codec_context
             table = PacketTable.read(container, self.max_packet_bytes)
-            convert = RgbConverter(self.height)
+            convert = RgbConverter()
             targets = set(wanted)
             pending: deque[av.VideoFrame] = deque()
             position = first_rank = 0
