@@ -544,13 +544,6 @@ def test_claims_of_length_do_not_matter(tmp_path: Path) -> None:
         VideoFile(path).read([10**6])
     assert time.perf_counter() - start < 5
 
-    avi = write_video(tmp_path / "v.avi", 20, codec="mpeg4")
-    data = bytearray(avi.read_bytes())
-    struct.pack_into("<I", data, data.index(b"avih") + 8 + 16, 1_000_000_000)
-    struct.pack_into("<I", data, data.index(b"strh") + 8 + 32, 1_000_000_000)
-    avi.write_bytes(data)
-    assert VideoFile(avi).count_frames() == 20
-
 
 def test_videos_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "v.mp4", 3)
@@ -598,4 +591,4 @@ def test_damaged_video_bytes_never_escape_as_another_error(tmp_path: Path) -> No
             assert str(error).startswith(str(path))
         else:
             silent += not all(np.array_equal(as_array(f), frames[i]) for i, f in zip((5, 14, 27), found, strict=True))
-    assert silent <= 15  # a stream without checksums cannot tell all damage; concealed frames would be some 100
+    assert silent <= 15  # a stream without checksums does not show all damage; concealed frames would be some 100
