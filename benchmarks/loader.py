@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.timing import Times, interleave, median_ms, print_table, ratio
 from ops.common.errors import InputError, run_command
 from ops.data.loader import make_loader
-from ops.data.loader_memory import keep_freed_memory
 from ops.data.sampling import seeded_rng
+from ops.data.shared_memory import keep_freed_memory
 from ops.data.sources import FrameFolder
 from ops.dataset import TSNDataSet
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, fixed_offsets, train_transform

@@ -16,7 +16,7 @@ import numpy as np
 from ops.common.errors import InputError
 from ops.common.opencv import import_cv2
 from ops.data.ffmpeg import open_video
-from ops.data.images import read_rgb_tensor
+from ops.data.images import read_tensor
 from tools.extraction import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published
@@ -77,7 +77,7 @@ class FolderSource:
 
     def frames(self) -> Iterator[np.ndarray]:
         for path in self._files:
-            yield np.ascontiguousarray(read_rgb_tensor(str(path)).permute(1, 2, 0).numpy())
+            yield np.ascontiguousarray(read_tensor(str(path)).permute(1, 2, 0).numpy())
 
 
 class OpenCvSource:

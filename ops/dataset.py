@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ops.common.errors import InputError, counted
-from ops.common.modality import MODALITIES
+from ops.common.modality import check_modality, frames_per_segment
+from ops.data import sampling
 from ops.data.frame_ops import to_clip
 from ops.data.images import check_backend
 from ops.data.lists import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
-from ops.data.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices
-from ops.data.sources import FrameFolder, FrameSource, VideoFile, num_template_fields, numbered_folder
-from ops.dataset_configs import IO_KINDS
+from ops.data.sources import FrameFolder, FrameSource, VideoFile, check_io, num_template_fields, numbered_folder
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class TSNDataSet(Dataset):
         reverse: play every video backwards.
         max_num: use the first `max_num` videos only; 0 or less is all.
 
-    Raises InputError with list, line and file for whatever cannot be read: never is another frame taken instead.
+    Raises InputError with list, line and file where something cannot be read: another frame is never taken instead.
     """
 
     def __init__(
@@ -105,21 +104,14 @@ class TSNDataSet(Dataset):
         allow_outside: bool = False,
         max_num: int = -1,
     ) -> None:
-        if modality not in MODALITIES:
-            raise InputError(f"unknown modality {modality!r}: choose one of {', '.join(MODALITIES)}")
-        if io not in IO_KINDS:
-            raise InputError(f"unknown io {io!r}: choose one of {', '.join(IO_KINDS)}")
-        if io == "video" and modality == "Flow":
-            raise InputError("video files have no Flow: extract it first (tools/extract_flow.py), then use io='frames'")
-        if dense_sample and twice_sample:
-            raise InputError("dense and twice sampling exclude each other: choose one")
-        for name, value in (("num_segments", num_segments), ("new_length", new_length)):
-            if value < 1:
-                raise InputError(f"{name} must be 1 or more, got {value}")
+        check_modality(modality)
+        check_io(io, modality)
+        sampling.check_views(dense=dense_sample, twice=twice_sample)
+        sampling.check_counts(num_segments=num_segments, new_length=new_length)
         self.root_path = str(root_path)
         self.list_file = str(list_file)
         self.num_segments = num_segments
-        self.new_length = new_length + 1 if modality == "RGBDiff" else new_length  # one more, to take differences
+        self.new_length = frames_per_segment(modality, new_length)
         self.modality = modality
         self.image_tmpl = image_tmpl
         self.transform = transform
@@ -158,7 +150,7 @@ class TSNDataSet(Dataset):
 
     @property
     def checksum(self) -> str:
-        """Of all paths, frame counts and labels, in their order: another list is another training."""
+        """Checksum of all paths, frame counts and labels in their order: another list is another training."""
         lines = (f"{record.path} {record.num_frames} {record.label}\n" for record in self.video_list)
         return f"{zlib.crc32(''.join(lines).encode(errors='surrogateescape')):08x}"
 
@@ -167,7 +159,7 @@ class TSNDataSet(Dataset):
         record = self.video_list[index]
         if not self.random_shift or self.test_mode:
             epoch = 0  # figures of different epochs can be compared
-        rng = seeded_rng(self.seed, epoch, index % len(self))
+        rng = sampling.seeded_rng(self.seed, epoch, index % len(self))
         try:
             frames = self.sample_frames(record.num_frames, rng)
             clip = load_clip(self.open(record), frames, self.transform, rng)
@@ -185,12 +177,12 @@ class TSNDataSet(Dataset):
         """0-based frames of all clips of a video in playing order, (clips*T*L,), stacks written out."""
         shape = (num_frames, self.num_segments, self.new_length)
         if self.test_mode:
-            starts = test_indices(*shape, dense=self.dense_sample, twice=self.twice_sample)
+            starts = sampling.test_indices(*shape, dense=self.dense_sample, twice=self.twice_sample)
         elif self.random_shift:
-            starts = train_indices(*shape, dense=self.dense_sample, rng=rng)
+            starts = sampling.train_indices(*shape, dense=self.dense_sample, rng=rng)
         else:
-            starts = val_indices(*shape, dense=self.dense_sample, rng=rng)
-        frames = stack_indices(starts, self.new_length, num_frames)
+            starts = sampling.val_indices(*shape, dense=self.dense_sample, rng=rng)
+        frames = sampling.stack_indices(starts, self.new_length, num_frames)
         return num_frames - 1 - frames if self.reverse else frames
 
     def open(self, record: VideoRecord) -> FrameSource:
@@ -209,7 +201,7 @@ class TSNDataSet(Dataset):
 
 
 def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
-    """What is wrong with a video (missing, or fewer frames than listed), nothing decoded; None if it can be read."""
+    """Say what is wrong with a video (missing, or fewer frames than listed), without decoding; None if nothing is."""
     listed = f"{counted(record.num_frames, 'frame')} {'is' if record.num_frames == 1 else 'are'} listed"
     try:
         source = dataset.open(record)
@@ -225,7 +217,7 @@ def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
 
 
 def unlisted_frame(dataset: TSNDataSet, record: VideoRecord) -> str | None:
-    """The first frame file behind those that the list counts, of a video that passed `check_record`; None for none."""
+    """Find the first frame file after those that the list counts, of a video that passed `check_record`."""
     source = dataset.open(record)
     if isinstance(source, VideoFile):
         return None
@@ -235,9 +227,8 @@ def unlisted_frame(dataset: TSNDataSet, record: VideoRecord) -> str | None:
 def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
     """Look at `samples` videos spread over the list before a long run starts.
 
-    Frames that the list does not count are no error, as they are never read, but the log says that there are some.
-
-    Raises InputError with the first video that is missing or has fewer frames than listed.
+    Raises InputError with the first video that is missing or has fewer frames than listed. Frames that the list does
+    not count are never read; the log warns of them.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)).tolist()
     records = [dataset.video_list[i] for i in chosen]
@@ -254,6 +245,6 @@ def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
         record, path = longer[0]
         logger.warning(
             "Warning: %s: %s listed, but %s is there too (%d such of %s looked at): only listed frames are used; "
-            "tools/check_dataset.py --fix counts anew",
+            "tools/check_dataset.py --fix writes a list that counts all",
             *(dataset.where(record), counted(record.num_frames, "frame"), path, len(longer), looked_at),
         )

@@ -6,6 +6,7 @@ One's own data needs no row: any other name works with --train_list / --val_list
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -13,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.common.errors import InputError, is_one_line
-from ops.common.modality import MODALITIES
-from ops.data.sources import num_template_fields
+from ops.common.modality import check_modality
+from ops.data.sources import DEFAULT_TMPL, check_image_tmpl, check_io
 
 logger = logging.getLogger(__name__)
 
-IO_KINDS = ("frames", "video")
-DEFAULT_TMPL = "img_{:05d}.jpg"
 ROOT_VARIABLE = "TSM_DATA_ROOT"
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +27,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 class DatasetSpec:
     """A row: paths are relative to the root of all data sets; `{subset}` is train or val, `{split}` is 1 to 3.
 
-    A flow template with a `{}` field has one grey file an axis (x, y); one without packs (x, y, 0) into one RGB file.
+    A flow template with a `{}` field has one gray file an axis (x, y); one without packs (x, y, 0) into one RGB file.
     """
 
     name: str
@@ -132,8 +131,26 @@ DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
 
 
 @dataclass(frozen=True)
+class DataOptions:
+    """What a user says of the data set: overrides of its row, None or "" for none.
+
+    Paths are as given, not relative to the root of all data sets, which is `root_dataset`, else $TSM_DATA_ROOT, else
+    `data`. io: 'frames', or 'video' for the same lists with `root_path` as the folder of the video files.
+    """
+
+    root_dataset: str | Path | None = None
+    root_path: str | Path | None = None
+    train_list: str | Path | None = None
+    val_list: str | Path | None = None
+    num_class: int | None = None
+    image_tmpl: str | None = None
+    split: int = 1
+    io: str = "frames"
+
+
+@dataclass(frozen=True)
 class DatasetPaths:
-    """A data set as one run uses it. The lists may be absent on disk: whoever reads one says so."""
+    """A data set as one run uses it. The lists may be absent on disk: reading one that is absent is the error."""
 
     name: str
     num_classes: int
@@ -187,75 +204,60 @@ def read_class_names(path: str | Path) -> list[str]:
     return list(names)
 
 
-def check_image_tmpl(image_tmpl: str, modality: str) -> str:
-    """Return the template, or raise InputError where it cannot name a frame of this modality."""
-    if num_template_fields(image_tmpl) > 1 and modality != "Flow":
-        raise InputError(f"--image_tmpl {image_tmpl!r} names x and y files: {modality} takes names like {DEFAULT_TMPL}")
-    return image_tmpl
+def resolve_dataset(name: str, modality: str, options: DataOptions | None = None) -> DatasetPaths:
+    """Row of the table plus what the options override.
+
+    Raises InputError for an unknown name (unless a list, root_path and num_class are given), modality, io, split or
+    template.
+    """
+    options = options or DataOptions()
+    check_modality(modality)
+    check_io(options.io, modality)
+    if options.num_class is not None and options.num_class < 1:
+        raise InputError(f"--num_class must be 1 or more, got {options.num_class}")
+    row = _row_paths(DATASETS[name], modality, options) if name in DATASETS else _own_paths(name, options)
+    given = {
+        "num_classes": options.num_class,
+        "root_path": _path(options.root_path),
+        "train_list": _path(options.train_list),
+        "val_list": _path(options.val_list),
+        "image_tmpl": options.image_tmpl,
+    }
+    paths = dataclasses.replace(row, **{field: value for field, value in given.items() if value})
+    check_image_tmpl(paths.image_tmpl, modality)
+    return paths
 
 
 def _path(text: str | Path | None) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def resolve_dataset(
-    name: str,
-    modality: str,
-    *,
-    root_dataset: str | Path | None = None,
-    split: int = 1,
-    num_class: int | None = None,
-    train_list: str | Path | None = None,
-    val_list: str | Path | None = None,
-    root_path: str | Path | None = None,
-    image_tmpl: str | None = None,
-    io: str = "frames",
-) -> DatasetPaths:
-    """Row of the table plus what the options override; an empty string counts as not given.
-
-    The root of all data sets is `root_dataset`, else $TSM_DATA_ROOT, else `data`. With io='video' the same lists are
-    used and `root_path` is the folder of the video files (kinetics: `kinetics/videos`). Overrides are paths as given,
-    not relative to that root. Raises InputError for an unknown name (unless a list, root_path and num_class are given),
-    modality, split or template.
-    """
-    if modality not in MODALITIES:
-        raise InputError(f"unknown modality {modality!r}: choose one of {', '.join(MODALITIES)}")
-    if io not in IO_KINDS:
-        raise InputError(f"unknown --io {io!r}: choose one of {', '.join(IO_KINDS)}")
-    if io == "video" and modality == "Flow":
-        raise InputError("--io video has no Flow: extract it first (tools/extract_flow.py) and use --io frames")
-    if num_class is not None and num_class < 1:
-        raise InputError(f"--num_class must be 1 or more, got {num_class}")
-    spec = DATASETS.get(name)
-    if spec is None:
-        if not ((train_list or val_list) and root_path and num_class):
-            raise InputError(
-                f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}, or describe your own with "
-                "--train_list and --val_list (--test_list), --root_path and --num_class"
-            )
-        return DatasetPaths(
-            name=name,
-            num_classes=num_class,
-            root_path=_path(root_path),
-            train_list=_path(train_list),
-            val_list=_path(val_list),
-            image_tmpl=check_image_tmpl(image_tmpl or DEFAULT_TMPL, modality),
-            flip=True,
-        )
-    if split not in (1, 2, 3):
-        raise InputError(f"--split must be 1, 2 or 3, got {split}")
-
-    root = Path(root_dataset or os.environ.get(ROOT_VARIABLE) or "data").expanduser()
-    flow = modality == "Flow"
-    lists = spec.flow_lists if flow else spec.lists
-    default_root = spec.videos if io == "video" else spec.flow_frames if flow else spec.frames
+def _row_paths(spec: DatasetSpec, modality: str, options: DataOptions) -> DatasetPaths:
+    """A data set of the table below the root of all data sets."""
+    if options.split not in (1, 2, 3):
+        raise InputError(f"--split must be 1, 2 or 3, got {options.split}")
+    root = Path(options.root_dataset or os.environ.get(ROOT_VARIABLE) or "data").expanduser()
+    is_flow = modality == "Flow"
+    frames = spec.videos if options.io == "video" else spec.flow_frames if is_flow else spec.frames
+    lists = spec.flow_lists if is_flow else spec.lists
+    train_list, val_list = (root / lists.format(subset=subset, split=options.split) for subset in ("train", "val"))
     return DatasetPaths(
-        name=name,
-        num_classes=num_class or spec.num_classes,
-        root_path=_path(root_path) or root / default_root,
-        train_list=_path(train_list) or root / lists.format(subset="train", split=split),
-        val_list=_path(val_list) or root / lists.format(subset="val", split=split),
-        image_tmpl=check_image_tmpl(image_tmpl or (spec.flow_tmpl if flow else spec.image_tmpl), modality),
+        name=spec.name,
+        num_classes=spec.num_classes,
+        root_path=root / frames,
+        train_list=train_list,
+        val_list=val_list,
+        image_tmpl=spec.flow_tmpl if is_flow else spec.image_tmpl,
         flip=spec.flip,
         categories=root / spec.categories if spec.categories else None,
     )
+
+
+def _own_paths(name: str, options: DataOptions) -> DatasetPaths:
+    """A data set without a row, which the options must describe."""
+    if not ((options.train_list or options.val_list) and options.root_path and options.num_class):
+        raise InputError(
+            f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}, or describe your own with "
+            "--train_list and --val_list (--test_list), --root_path and --num_class"
+        )
+    return DatasetPaths(name, options.num_class, Path(options.root_path), None, None, DEFAULT_TMPL, flip=True)

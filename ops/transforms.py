@@ -208,7 +208,7 @@ class Stack:
 
 
 def train_augmentation(input_size: int, modality: str = "RGB", flip: bool = True) -> Compose:
-    """Multi-scale crops and, where `flip` (no label depends on left and right), horizontal flips; frames stay frames."""
+    """Multi-scale crops and, with `flip` (no label depends on left and right), horizontal flips; frames stay frames."""
     transforms: list[Transform] = [GroupMultiScaleCrop(input_size, RGB_SCALES if modality == "RGB" else FLOW_SCALES)]
     if flip:
         transforms.append(GroupRandomHorizontalFlip(is_flow=modality == "Flow"))

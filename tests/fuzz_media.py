@@ -16,7 +16,7 @@ from online_demo.sources import open_source
 from ops.checkpoint.file import load_checkpoint
 from ops.checkpoint.weights import load_into
 from ops.common.errors import InputError
-from ops.data.images import read_gray_tensor, read_rgb_image, read_rgb_tensor
+from ops.data.images import read_image, read_tensor
 from ops.dataset import TSNDataSet
 from ops.evaluation.scores import Scores
 from ops.models import TSN
@@ -56,12 +56,12 @@ def picture_problem(value: Value, whole: Value) -> str | None:
 
 
 def read_by_torchvision(folder: Path, file: str) -> Value:
-    read = read_gray_tensor if file.startswith("gray") else read_rgb_tensor
-    return digest(read(str(folder / file)).permute(1, 2, 0).numpy())
+    picture = read_tensor(str(folder / file), "L" if file.startswith("gray") else "RGB")
+    return digest(picture.permute(1, 2, 0).numpy())
 
 
 def read_by_pillow(folder: Path, file: str) -> Value:
-    return digest(np.asarray(read_rgb_image(str(folder / file))))
+    return digest(np.asarray(read_image(str(folder / file))))
 
 
 def make_clip(folder: Path) -> list[str]:

@@ -31,7 +31,6 @@ from typing import Any
 
 import torch
 
-from ops.common.files import is_temporary
 from ops.training.log import read_epochs
 from tests.helpers import PROJECT, run_cli
 from tests.training.test_log import read_events
@@ -122,7 +121,7 @@ class Training:
 
     def _unfinished(self) -> set[str]:
         with contextlib.suppress(FileNotFoundError):
-            return {path.name for path in self._model.iterdir() if is_temporary(path)}
+            return {path.name for path in self._model.iterdir() if path.name.startswith(".tmp-")}
         return set()
 
     def saving(self) -> bool:

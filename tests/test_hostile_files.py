@@ -35,7 +35,7 @@ from online_demo.sources import open_source
 from ops.checkpoint.file import load_checkpoint
 from ops.common.errors import InputError, escaped, is_one_line, run_command
 from ops.data import images
-from ops.data.images import read_rgb_image, read_rgb_tensor
+from ops.data.images import read_image, read_tensor
 from ops.data.lists import read_list
 from ops.data.sources import VideoFile
 from ops.dataset import TSNDataSet
@@ -109,8 +109,8 @@ def visitors():
         lambda path: gen_label_sthv2.read_json(path, dict),
         gen_label_kinetics.read_label_map,
         VideoFile.frames,
-        lambda path: read_rgb_tensor(str(path)),
-        lambda path: read_rgb_image(str(path)),
+        lambda path: read_tensor(str(path)),
+        lambda path: read_image(str(path)),
     ],
 )
 def test_a_pickle_in_any_place_is_refused_and_does_not_run(tmp_path, read):
@@ -277,7 +277,7 @@ def jpeg_of_many_scans(side, num_scans):
     return data[:start] + data[start:-2] * num_scans + b"\xff\xd9"
 
 
-@pytest.mark.parametrize("read", [read_rgb_tensor, read_rgb_image])
+@pytest.mark.parametrize("read", [read_tensor, read_image])
 def test_pictures_of_endless_scans_are_refused(tmp_path, read):
     path = tmp_path / "img_00001.jpg"
     path.write_bytes(jpeg_of_many_scans(4000, 5000))
@@ -293,14 +293,14 @@ def test_pictures_of_endless_scans_are_refused(tmp_path, read):
     read(str(path))
 
 
-@pytest.mark.parametrize("read", [read_rgb_tensor, read_rgb_image])
+@pytest.mark.parametrize("read", [read_tensor, read_image])
 def test_what_a_camera_appends_to_a_picture_is_no_scan(tmp_path, read):
     path = tmp_path / "img_00001.jpg"
     path.write_bytes(jpeg_of_many_scans(64, 1) + b"\xff\xda film" * (images.MAX_SCANS + 1))
     read(str(path))
 
 
-@pytest.mark.parametrize("read", [read_rgb_tensor, read_rgb_image])
+@pytest.mark.parametrize("read", [read_tensor, read_image])
 def test_a_png_whose_text_unpacks_to_much(tmp_path, read):
     bomb = zlib.compress(bytes(100 << 20), 1)
     buffer = io.BytesIO()

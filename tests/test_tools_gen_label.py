@@ -8,7 +8,7 @@ import pytest
 from torchvision.models.video import R3D_18_Weights
 
 from ops.common.errors import InputError
-from ops.dataset_configs import resolve_dataset
+from ops.dataset_configs import DataOptions, resolve_dataset
 from tests.helpers import make_frame_folder, make_frames, make_video, run_cli
 from tools import (
     gen_label_hmdb51,
@@ -148,7 +148,7 @@ def test_class_folders_with_split_folders_fit_the_table_of_data_sets(tmp_path):
     )
     assert lines(root / "labels/train_videofolder.txt") == ["train/a/2 3 0", "train/b c/1 4 1"]
     assert lines(root / "labels/val_videofolder.txt") == ["val/b c/$(x) 5 1", "val/d/-4 3 2"]
-    paths = resolve_dataset("moving_digits", "RGB", root_dataset=tmp_path, num_class=3)
+    paths = resolve_dataset("moving_digits", "RGB", DataOptions(root_dataset=tmp_path, num_class=3))
     assert paths.class_names == ["a", "b c", "d"]
     assert paths.train_list == root / "labels/train_videofolder.txt"
 

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ops.common.errors import InputError, counted, run_command
 from ops.common.modality import MODALITIES
 from ops.data.lists import MIN_TRAIN_FRAMES, VideoRecord
-from ops.data.sources import FrameFolder, VideoFile, num_template_fields
+from ops.data.sources import IO_KINDS, FrameFolder, VideoFile, num_template_fields
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DATASETS, IO_KINDS, resolve_dataset
+from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
 from tools.common import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
 from tools.lists import last_frame_number
 
@@ -149,15 +149,14 @@ def open_lists(args: argparse.Namespace) -> list[TSNDataSet]:
     if args.root is None and args.list not in DATASETS:
         raise InputError(f"{shown(args.list)} is no data set: give LIST and ROOT, or one of {', '.join(DATASETS)}")
     if args.root is None:
-        paths = resolve_dataset(
-            args.list,
-            args.modality,
+        options = DataOptions(
             root_dataset=args.root_dataset,
-            split=args.split,
             num_class=args.num_class,
             image_tmpl=args.image_tmpl,
+            split=args.split,
             io=args.io,
         )
+        paths = resolve_dataset(args.list, args.modality, options)
         lists = [(paths.train_list, paths.num_classes), (paths.val_list, paths.num_classes)]
         root, image_tmpl = paths.root_path, paths.image_tmpl
     else:

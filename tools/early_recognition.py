@@ -30,7 +30,7 @@ from tqdm import tqdm
 from ops.common.distributed import init_from_env
 from ops.common.errors import InputError, at_least, counted, run_command
 from ops.dataset import TSNDataSet, load_clip
-from ops.dataset_configs import DATASETS, resolve_dataset
+from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
 from ops.evaluation.plots import lines_png
 from ops.streaming import StreamingTSM
 from ops.transforms import ClipNormalize, test_transform
@@ -179,17 +179,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     stream = StreamingTSM.from_checkpoint(local_path(args.weights), fold_bn=True).to(init_from_env(args.gpus).device)
-    paths = resolve_dataset(
-        args.dataset,
-        "RGB",
+    options = DataOptions(
         root_dataset=args.root_dataset,
-        split=args.split,
-        num_class=None if args.dataset in DATASETS else stream.num_class,
-        val_list=args.test_list,
         root_path=args.root_path,
+        val_list=args.test_list,
+        num_class=None if args.dataset in DATASETS else stream.num_class,
         image_tmpl=args.image_tmpl or (stream.options.image_tmpl if stream.options.dataset == args.dataset else None),
+        split=args.split,
         io=args.io,
     )
+    paths = resolve_dataset(args.dataset, "RGB", options)
     if paths.num_classes != stream.num_class:
         raise InputError(f"{args.weights} knows {stream.num_class} classes, {args.dataset} has {paths.num_classes}")
     dataset = TSNDataSet(

@@ -26,7 +26,7 @@ from ops.data.ffmpeg import naming, open_video
 from ops.data.sampling import stack_indices, test_indices
 from ops.data.sources import Frame, FrameFolder, VideoFile
 from ops.dataset import load_clip
-from ops.dataset_configs import DATASETS, DEFAULT_TMPL, read_class_names, resolve_dataset
+from ops.dataset_configs import DATASETS, DEFAULT_TMPL, DataOptions, read_class_names, resolve_dataset
 from ops.evaluation.net import Net, Runtime, Views, choose_views, load_net
 from ops.evaluation.plots import class_names_or_numbers
 from pretrained.table import local_path
@@ -130,7 +130,9 @@ def find_class_names(labels: str | None, net: Net) -> list[str]:
         return names
     names = net.options.class_names
     if names is None and net.options.dataset in DATASETS:
-        names = resolve_dataset(net.options.dataset, net.options.modality, num_class=net.num_class).class_names
+        names = resolve_dataset(
+            net.options.dataset, net.options.modality, DataOptions(num_class=net.num_class)
+        ).class_names
     return class_names_or_numbers(names, net.num_class)
 
 

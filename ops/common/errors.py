@@ -42,7 +42,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except InputError as error:
-        message = escaped(" ".join(str(error).split()))  # it may quote a file that a stranger made
+        message = escaped(" ".join(str(error).split()))  # it may quote a file from elsewhere
         print(f"{program}: error: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

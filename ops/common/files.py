@@ -1,9 +1,10 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import tempfile
@@ -14,7 +15,7 @@ from ops.common.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # not on Windows: there, temporary files of killed runs stay until somebody deletes them
+except ImportError:  # Windows: there, temporary files of killed runs stay
     fcntl = None
 
 _TEMP_PREFIX = ".tmp-"
@@ -26,19 +27,14 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in _NO_SPACE
 
 
-def is_temporary(path: str | Path) -> bool:
-    """Whether the name is one that `atomic_path` gives to an unfinished file."""
-    return Path(path).name.startswith(_TEMP_PREFIX)
-
-
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` when the block ends well, and is removed when it raises.
 
-    The temporary file lies in the same folder and its name ends with the whole name of `path`, so that writers which
-    look at the extension do the right thing. Data and folder are flushed to disk before and after the rename
-    (`os.replace`), so that a crash leaves the old file or the new one. What a killed process left behind of the same
-    file is removed. Permissions follow the umask; a link is followed; a device (/dev/stdout) is written to directly.
+    The temporary file lies in the same folder and its name ends with the whole name of `path`, for writers that look at
+    the extension. Data and folder are flushed to disk before and after the rename (`os.replace`), so that a crash
+    leaves the old file or the new one. Temporary files of the same file whose writers were killed are removed.
+    Permissions follow the umask; a link is followed; a device (/dev/stdout) is written to directly.
 
     Raises:
         InputError: the folder does not exist or cannot be written to, or the disk is full. The old file stays.
@@ -48,14 +44,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     if target.is_dir():
         raise InputError(f"{path} is a folder; give the path of a file")
     if target.exists() and not target.is_file():
-        with _clear_errors(path):
+        with _explain_full_disk(path):
             yield target
         return
 
     _remove_leftovers(target)
     temp, lock = _create_temporary(target, path)
     try:
-        with _clear_errors(path):
+        with _explain_full_disk(path):
             yield temp
             flush_to_disk(temp)
             os.replace(temp, target)
@@ -81,7 +77,7 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
+def _explain_full_disk(path: Path) -> Iterator[None]:
     """Turn a full disk into one line that names the file; other errors may be about another file and pass."""
     try:
         yield
@@ -98,45 +94,32 @@ def _create_temporary(target: Path, shown: Path) -> tuple[Path, int]:
     while True:
         temp = target.with_name(f"{_TEMP_PREFIX}{secrets.token_hex(4)}-{target.name}")
         try:
-            descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
-        except FileExistsError:
-            continue
+            descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except OSError as error:
             raise InputError(f"cannot write {shown}: {os.strerror(error.errno)} ({target.parent})") from error
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # no locks on this file system
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink == 0:  # another process took it for a leftover before we locked it
-                os.close(descriptor)
-                continue
-        return temp, descriptor
+        if fcntl is None:
+            return temp, descriptor
+        with contextlib.suppress(OSError):  # no locks on this file system
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return temp, descriptor
+        os.close(descriptor)  # another process took it for a leftover before it was locked
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Delete temporary files of `target` that no living process holds: their writers were killed."""
-    if fcntl is None:
-        return
-    ending = f"-{target.name}"
-    try:
-        names = os.listdir(target.parent)
-    except OSError:
-        return  # creating the new file says what is wrong with the folder
-    for name in names:
-        if not (name.startswith(_TEMP_PREFIX) and len(name) == len(_TEMP_PREFIX) + 8 + len(ending)):
-            continue
-        if not name.endswith(ending):
-            continue
+    """Delete temporary files of `target` that no living process has locked: their writers were killed."""
+    for leftover in target.parent.glob(f"{_TEMP_PREFIX}????????-{glob.escape(target.name)}") if fcntl else ():
         with contextlib.suppress(OSError):
-            descriptor = os.open(target.parent / name, os.O_RDONLY)
+            descriptor = os.open(leftover, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its writer lives
-                os.unlink(target.parent / name)
+                leftover.unlink()
             finally:
                 os.close(descriptor)
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file, whoever wrote it, or a folder's names are on the disk itself."""
+    """Wait until a file's data, or a folder's names, are on the disk itself."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

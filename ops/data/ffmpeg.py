@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,7 +20,7 @@ _CONTAINERS = (
     "3g2,3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,"
     "rm,vc1,webm,wtv,yuv4mpegpipe"
 )
-# Where each packet is one shown frame and carries its time, the packets tell every frame's index.
+# Where each packet is one shown frame and carries its time, the packets give every frame's index.
 _ONE_FRAME_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mjpeg"}
 _MIN_PACKET_BYTES = 9  # MPEG-4 writes "nothing to decode here" in up to 8 bytes: no frame comes out
 _TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
@@ -63,8 +64,47 @@ def naming(path: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot decode the video ({reason})") from None
 
 
+# Headers of sound files are off by a few frames (edit lists, variable rate); a cut file lacks more.
+_SHARE_THAT_MAY_LACK = 0.05
+_FRAMES_THAT_MAY_LACK = 2
+
+
+def check_whole(path: str, container: av.container.InputContainer, num_frames: int, last_s: float | None) -> None:
+    """Raise InputError where a video, decoded to its end, has clearly fewer frames or seconds than its header says.
+
+    last_s: time of the last frame.
+    """
+    if not num_frames:
+        raise InputError(f"{path}: holds no frame")
+    stream = container.streams.video[0]
+    promised = stream.frames
+    if num_frames < promised * (1 - _SHARE_THAT_MAY_LACK) - _FRAMES_THAT_MAY_LACK:
+        raise InputError(f"{path}: cut short: {num_frames} frames of {promised}")
+    end_s, rate = _promised_end_s(container), stream.average_rate
+    if not promised and end_s and last_s is not None and rate:
+        shown_s = last_s + (1 + _FRAMES_THAT_MAY_LACK) / float(rate)
+        if shown_s < end_s * (1 - _SHARE_THAT_MAY_LACK):
+            raise InputError(f"{path}: cut short: it ends after {last_s:.2f} s of {end_s:.2f} s")
+
+
+def _promised_end_s(container: av.container.InputContainer) -> float | None:
+    """Where the video ends by its container's header, in seconds; None where the header does not say it of the video.
+
+    Matroska and WebM count no frames, but keep a duration: a tag of the stream, or, of a lone stream, the file's.
+    """
+    stream = container.streams.video[0]
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
+
+
 class UntrustedPacketsError(Exception):
-    """The packets do not tell, or did not tell truly, which frame is which: decode in order instead."""
+    """The packets do not show, or showed wrongly, which frame is which: decode in order instead."""
 
 
 class PacketTable:
@@ -166,8 +206,3 @@ class RgbConverter:
         for node, following in ((self._source, scale), (scale, rgb), (rgb, self._sink)):
             node.link_to(following)
         self._graph.configure()
-
-
-def to_rgb(frame: av.VideoFrame, height: int | None = None) -> np.ndarray:
-    """`RgbConverter` for a single frame."""
-    return RgbConverter(height)(frame)

@@ -69,11 +69,7 @@ def _crop_tensor(x: Tensor, left: int, top: int, width: int, height: int) -> Ten
 
 def resize(frames: Frames, width: int, height: int) -> Frames:
     """Resize every frame, bilinear with antialias. Tensors of one shape: as one stacked (T, C, height, width)."""
-    if is_pillow(frames):
-        return _each(frames, lambda image: image.resize((width, height), Image.Resampling.BILINEAR))
-    if not isinstance(frames, Tensor) and any(frame.shape != frames[0].shape for frame in frames):
-        return [_resize_tensor(frame[None], width, height)[0] for frame in frames]
-    return _resize_tensor(to_clip(frames), width, height)
+    return resize_each(frames, lambda *_: (width, height))
 
 
 def resize_each(frames: Frames, target: Callable[[int, int], tuple[int, int]]) -> Frames:
@@ -87,7 +83,7 @@ def resize_each(frames: Frames, target: Callable[[int, int], tuple[int, int]]) -
         return _each(frames, resize_image)
     if not isinstance(frames, Tensor) and any(frame.shape != frames[0].shape for frame in frames):
         return [_resize_tensor(frame[None], *target(*image_size([frame])))[0] for frame in frames]
-    return resize(frames, *target(*image_size(frames)))
+    return _resize_tensor(to_clip(frames), *target(*image_size(frames)))
 
 
 def _resize_tensor(x: Tensor, width: int, height: int) -> Tensor:
@@ -147,16 +143,14 @@ def to_clip(frames: Frames) -> Tensor:
     if isinstance(frames, Tensor):
         return frames
     if is_pillow(frames):
-        arrays = [
+        pixels = [
             np.asarray(frame) if isinstance(frame, Image.Image) else np.stack([np.asarray(i) for i in frame], axis=2)
             for frame in frames
         ]
-        shapes = {array.shape for array in arrays}
     else:
-        arrays = []
-        shapes = {frame.shape for frame in frames}
+        pixels = [frame.permute(1, 2, 0) for frame in frames]
+    shapes = {tuple(x.shape) for x in pixels}  # (H, W, C)
     if len(shapes) > 1:
         raise InputError(f"frames of one clip differ in size: {sorted(shapes)}")
-    if arrays:
-        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-    return torch.stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2)
+    clip = torch.stack(pixels) if isinstance(pixels[0], Tensor) else torch.from_numpy(np.stack(pixels))
+    return clip.permute(0, 3, 1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import warnings
 
 import numpy as np
@@ -17,12 +18,11 @@ from ops.common.errors import InputError
 
 BACKENDS = ("torchvision", "pillow")
 MAX_PIXELS = 100_000_000
-MAX_FILE_BYTES = 512 * 1024 * 1024
 # A progressive JPEG refines its picture scan by scan; encoders write about ten. Each costs a pass over all pixels, so a
 # small file of many empty ones would take minutes (libjpeg-turbo's advisory LJT-01-004).
 MAX_SCANS = 100
 # Marker and length of a scan of 1 to 4 components; libjpeg takes no other (ITU-T T.81, B.2.3). A scan's data never hold
-# FF DA; the length tells scans from chance in what cameras append (a film, other pictures).
+# FF DA; the length tells scans from chance in what cameras append (a video, other pictures).
 _START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
 
 # Pillow picks its reader by content: without this list a file named .jpg could be an EPS, which runs Ghostscript.
@@ -44,30 +44,25 @@ def check_backend(backend: str) -> str:
     return backend
 
 
-def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+def jpeg_shape(data: bytes | bytearray) -> tuple[int, int, int] | None:
     """Width, height and number of components in a JPEG's header, or None where there is no such header."""
-    if not data.startswith(_START_OF_IMAGE):
-        return None
-    position, end = 2, len(data)
-    while position + 9 < end:
-        if data[position] != 0xFF:
-            return None
+    position = 2 if data.startswith(_START_OF_IMAGE) else len(data)
+    while position + 9 < len(data) and data[position] == 0xFF:
         marker = data[position + 1]
+        if marker in _SOF_MARKERS:
+            height, width, components = struct.unpack_from(">HHB", data, position + 5)
+            return width, height, components
         if marker == 0xFF:  # fill byte
             position += 1
         elif marker in _STANDALONE_MARKERS:
             position += 2
-        elif marker in _SOF_MARKERS:
-            height = int.from_bytes(data[position + 5 : position + 7], "big")
-            width = int.from_bytes(data[position + 7 : position + 9], "big")
-            return width, height, data[position + 9]
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None
 
 
 def check_size(path: str, width: int, height: int) -> None:
-    """Refuse a picture of more than MAX_PIXELS pixels: hostile headers claim sizes that no memory holds."""
+    """Refuse a picture of more than MAX_PIXELS pixels: a damaged header may claim a size that no memory holds."""
     if width * height > MAX_PIXELS:
         raise InputError(f"{path}: {width} x {height} pixels is more than the limit of {MAX_PIXELS:,}")
 
@@ -79,59 +74,15 @@ def check_scans(path: str, data: bytes | bytearray) -> None:
         raise InputError(f"{path}: a JPEG of {count} scans is over the limit of {MAX_SCANS}")
 
 
-def read_rgb_tensor(path: str) -> Tensor:
-    """Decode an image file to uint8 (3, H, W), stored channels-last. The values are Pillow's `convert("RGB")`."""
-    return _read_tensor(path, "RGB", gray=False)
-
-
-def read_gray_tensor(path: str) -> Tensor:
-    """Decode an image file to uint8 (1, H, W). The values are Pillow's `convert("L")`."""
-    return _read_tensor(path, "L", gray=True)
-
-
-def read_rgb_image(path: str) -> Image.Image:
-    """Decode an image file to a Pillow image of mode RGB."""
-    return _decode_pillow(path, _read_bytes(path), "RGB")
-
-
-def read_gray_image(path: str) -> Image.Image:
-    """Decode an image file to a Pillow image of mode L."""
-    return _decode_pillow(path, _read_bytes(path), "L")
-
-
-# Without O_NONBLOCK a pipe in a frame's place blocks for ever.
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-
-def _read_bytes(path: str) -> bytearray:
-    # Plain system calls: a clip has many small files, and file objects double the time of reading them.
-    try:
-        descriptor = os.open(path, _OPEN_FLAGS)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size > MAX_FILE_BYTES:
-                raise InputError(f"{path}: an image of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")
-            data = bytearray(os.read(descriptor, size))
-        finally:
-            os.close(descriptor)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot read the frame ({reason})") from None
-    if not data:
-        raise InputError(f"{path}: cannot read the frame (the file is empty)")
-    return data
-
-
-def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
+def read_tensor(path: str, mode: str = "RGB") -> Tensor:
+    """Decode an image file to uint8 (3, H, W), stored channels-last, or (1, H, W) for mode L, as Pillow's `convert`."""
     data = _read_bytes(path)
     shape = jpeg_shape(data)
     # libjpeg's gray of a colour JPEG is its Y, not Pillow's weighting of RGB; CMYK differs as well; PNG and the like
     # come with palettes and alpha. Pillow is the reference for all of these.
-    if shape is None or shape[2] not in ((1,) if gray else (1, 3)) or not _HAS_JPEG_DECODER:
+    if shape is None or shape[2] not in ((1,) if mode == "L" else (1, 3)) or not _HAS_JPEG_DECODER:
         array = np.array(_decode_pillow(path, data, mode))
-        return torch.from_numpy(array[:, :, None] if gray else array).permute(2, 0, 1)
+        return torch.from_numpy(array[:, :, None] if mode == "L" else array).permute(2, 0, 1)
     check_size(path, shape[0], shape[1])
     check_scans(path, data)
     try:
@@ -141,6 +92,26 @@ def _read_tensor(path: str, mode: str, *, gray: bool) -> Tensor:
         # "[...] decode_jpeg, <path on the builder's machine>.cpp:171, Image is incomplete or truncated"
         reason = re.split(r": |\.cpp:\d+, ", str(error).splitlines()[0])[-1]
         raise InputError(f"{path}: damaged JPEG ({reason})") from None
+
+
+def read_image(path: str, mode: str = "RGB") -> Image.Image:
+    """Decode an image file to a Pillow image of mode RGB or L."""
+    return _decode_pillow(path, _read_bytes(path), mode)
+
+
+def _read_bytes(path: str) -> bytearray:
+    try:
+        # Plain system calls: a clip has many small files, and file objects double the time of reading them.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            data = bytearray(os.read(descriptor, os.fstat(descriptor).st_size))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the frame ({error.strerror})") from None
+    if not data:
+        raise InputError(f"{path}: cannot read the frame (the file is empty)")
+    return data
 
 
 def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
@@ -162,7 +133,5 @@ def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
         raise InputError(f"{path}: not an image (known: {', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: more pixels than the limit of {MAX_PIXELS:,}") from None
-    except MemoryError:
-        raise InputError(f"{path}: the image does not fit in memory") from None
     except Exception as error:
-        raise InputError(f"{path}: damaged image ({error})") from None
+        raise InputError(f"{path}: damaged image ({error or type(error).__name__})") from None

@@ -1,26 +1,29 @@
 """Batches of clips: order, sharing out over processes, workers, and what happens to samples that cannot be read.
 
 Which samples make which batch, and every random choice inside a sample, depend on (seed, epoch, index) only: not on the
-number of workers, nor on the number of processes, nor on where an interrupted epoch goes on.
+number of workers, nor on the number of processes, nor on where an interrupted epoch continues.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data._utils import signal_handling
 
+from ops.common.distributed import Process
 from ops.common.errors import InputError
-from ops.data.loader_faults import allow_open_files, defer_deaths, explained, raise_if_a_worker_died
-from ops.data.loader_memory import BatchMemory, Loan, keep_freed_memory
 from ops.data.sampling import seeded_rng
+from ops.data.shared_memory import BatchMemory, Loan, keep_freed_memory
 
 PREFETCH = 2  # batches that each worker has under way
 
@@ -52,7 +55,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Args:
         length: samples in the data set.
-        batch_size: of the whole job, over all processes; shuffled, it must be a multiple of `world_size`.
+        batch_size: of the whole job, over all processes; shuffled, a multiple of `world_size`.
         drop_last: drop the last batch if it is short. Never leaves an epoch empty: a data set smaller than one batch
             is one short batch.
     """
@@ -73,13 +76,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
             raise InputError("the data set is empty: there is nothing to load")
         if batch_size < 1:
             raise InputError(f"the batch size must be 1 or more, got {batch_size}")
-        if not 0 <= rank < world_size:
-            raise InputError(f"rank must be 0 to {world_size - 1}, got {rank}")
-        if shuffle and batch_size % world_size:
-            raise InputError(
-                f"batch size {batch_size} (of the whole job) does not share out over {world_size} processes: "
-                f"{max(1, batch_size // world_size) * world_size} would"
-            )
         self.length = length
         self.shuffle = shuffle
         self.seed = seed
@@ -103,7 +99,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """
         if start_sample % self.batch_size or not 0 <= start_sample < self.length + self.batch_size:
             raise InputError(
-                f"cannot go on at sample {start_sample}: it must be a multiple of the batch size {self.batch_size} "
+                f"cannot continue at sample {start_sample}: it must be a multiple of the batch size {self.batch_size} "
                 f"within the {self.length} samples of an epoch"
             )
         self.epoch = epoch
@@ -156,7 +152,8 @@ class _Collate:
     memory: of the workers; None loads in the main process.
     """
 
-    memory: BatchMemory | None = None
+    def __init__(self, memory: BatchMemory | None) -> None:
+        self.memory = memory
 
     def __call__(self, samples: list[tuple[int, Tensor | None, Any]]) -> Batch:
         good = [sample for sample in samples if sample[1] is not None]
@@ -179,27 +176,62 @@ class _Collate:
         return loan
 
 
+class LoaderError(InputError):
+    """The workers cannot continue, though the data are good. The network is as it was after the last whole step."""
+
+
+_LESS = "fewer workers (-j) or a smaller batch need less"
+_SHARED_FULL = f"the memory that workers share, /dev/shm, is full: {_LESS}, -j 0 needs none, docker run has --shm-size"
+_REASONS = {  # what torch or the system says -> what that means here
+    r"unable to (allocate shared memory|write to file|resize file)|No space left on device": _SHARED_FULL,
+    r"Too many open files|items of ancdata": f"too many open files: {_LESS}, and ulimit -n allows more",
+    r"an't allocate memory|annot allocate memory|MemoryError": f"out of memory: {_LESS}",
+    r"Resource temporarily unavailable|an't start new thread": "no more processes are allowed: fewer workers (-j)",
+}
+
+
+@contextlib.contextmanager
+def explain_errors(workers: Sequence[BaseProcess]) -> Iterator[None]:
+    """Turn what a machine without memory or a dead worker raises into LoaderError; anything else passes as it is."""
+    try:
+        yield
+    except (RuntimeError, OSError, MemoryError, EOFError) as error:
+        if isinstance(error, (ConnectionError, EOFError)):  # so ends a connection to a worker that is just dying
+            for worker in workers:
+                worker.join(1 / len(workers))
+        text = f"{type(error).__name__}: {error}"
+        meanings = (f"cannot load: {meaning}" for pattern, meaning in _REASONS.items() if re.search(pattern, text))
+        reason = _describe_death(workers) or next(meanings, None)
+        if reason is None:
+            raise
+        raise LoaderError(reason) from error
+
+
+def _describe_death(workers: Sequence[BaseProcess]) -> str | None:
+    """What to say of the first worker that ended by itself, if any did."""
+    dead = next((worker for worker in workers if worker.exitcode is not None), None)
+    if dead is None:
+        return None
+    killer = -dead.exitcode  # negative exit codes are signals
+    if killer == getattr(signal, "SIGBUS", None):
+        return f"loader worker {dead.pid} was killed: {_SHARED_FULL}"
+    how = f"was killed ({signal.strsignal(killer)})" if killer > 0 else f"ended with status {dead.exitcode}"
+    return f"loader worker {dead.pid} {how}; if memory was short (see dmesg), {_LESS}"
+
+
 class _Loader(DataLoader):
-    """A DataLoader whose workers' misfortunes end the loop over it with a LoaderError, between two batches."""
-
-    _memory: BatchMemory | None = None
-
-    def _get_iterator(self) -> Any:
-        """Start the workers (torch's own hook for it), with memory of their own."""
-        if self.num_workers:
-            self._memory = self.collate_fn.memory = BatchMemory(self.num_workers, pieces=PREFETCH + 2)
-        return super()._get_iterator()
+    """A DataLoader that takes its workers' memory back, and whose loop ends with a LoaderError where they fail."""
 
     def __iter__(self) -> Iterator[Batch]:
-        with explained():
+        # torch would raise a worker's death from a signal handler, even with half of the weights updated. Without it
+        # the wait for the dead worker's batch finds out, within five seconds.
+        signal_handling._SIGCHLD_handler_set = True
+        with explain_errors([]):
             batches = super().__iter__()
-        if self.num_workers:
-            defer_deaths()
         while True:
-            with explained():
-                raise_if_a_worker_died()
-                if self._memory is not None:
-                    self._memory.take_back()
+            with explain_errors(getattr(batches, "_workers", [])):
+                if self.collate_fn.memory is not None:
+                    self.collate_fn.memory.take_back()
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -210,18 +242,10 @@ class _Loader(DataLoader):
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a worker each core is the parallelism: more threads only fight
     keep_freed_memory()
-    # Ctrl-C reaches the whole process group; the main process finishes its step and needs its batches until then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # So may SIGTERM (torchrun, Slurm). The main process's own, at the end, is the one to obey.
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_on_sigterm_of, args=(os.getppid(),), daemon=True).start()
-
-
-def _exit_on_sigterm_of(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+    # Ctrl-C and the SIGTERM of torchrun or Slurm reach the whole process group. The main process, which then finishes
+    # its step, needs its batches until the end.
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def make_loader(
@@ -231,32 +255,33 @@ def make_loader(
     workers: int,
     shuffle: bool,
     seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    process: Process | None = None,
     drop_last: bool = False,
-    pin_memory: bool = True,
 ) -> DataLoader:
     """Loader of `Batch`es; `loader.sampler.set_epoch(epoch)` before each epoch. Iteration may raise `LoaderError`.
 
-    A batch's memory is used again once nothing in this process holds it: clone what goes to another process.
+    A batch's memory is used again once nothing in this process holds it: clone what goes to another process. With CUDA,
+    batches are page-locked for quick copies to the GPU.
 
     Args:
         batch_size: of the whole job. Each process gets batches of batch_size / world_size (rounded up when not
             shuffled).
+        workers: of this process; 0 loads in the process itself.
         shuffle: True for training, False for evaluation (see `EpochSampler` for what each does with several processes).
+        process: which share to load (default: all).
         drop_last: drop the last batch if it is short, unless it is the only one.
-        pin_memory: page-locked batches for quick copies to a GPU; without CUDA nothing is pinned.
     """
+    process = process or Process()
+    if shuffle:
+        process.share(batch_size)  # refuses a batch that cannot be shared equally
     if workers == 0:
         keep_freed_memory()  # the main process is the worker
-    else:
-        allow_open_files(workers)
     sampler = EpochSampler(
         len(dataset),
         shuffle=shuffle,
         seed=seed,
-        rank=rank,
-        world_size=world_size,
+        rank=process.rank,
+        world_size=process.world_size,
         batch_size=batch_size,
         drop_last=drop_last,
     )
@@ -266,10 +291,10 @@ def make_loader(
         sampler=sampler,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        collate_fn=_Collate(),
+        collate_fn=_Collate(BatchMemory(workers, pieces=PREFETCH + 2) if workers else None),
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
-        pin_memory=pin_memory and torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available(),
         # Its own generator: loading must not draw from the random numbers that dropout uses.
         generator=torch.Generator().manual_seed(seed),
     )

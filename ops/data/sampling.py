@@ -8,7 +8,6 @@ dense sampling is I3D's span of 64 frames. A video shorter than L starts at its 
 from __future__ import annotations
 
 import numpy as np
-from numpy.random.bit_generator import ISeedSequence
 
 from ops.common.errors import InputError
 
@@ -17,39 +16,29 @@ DENSE_TEST_CLIPS = 10
 TWICE_TEST_CLIPS = 2
 
 
-class _NoEntropy(ISeedSequence):
-    """Spares a generator that is seeded right after from gathering entropy first, the better part of its making."""
-
-    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
-        return np.zeros(n_words, dtype)
-
-
 def seeded_rng(seed: int, *keys: int) -> np.random.RandomState:
-    """Random state of one sample, such as (seed, epoch, index): the same whoever draws it, in whatever order.
-
-    It is np.random.RandomState([seed, *keys]), made quickly.
-    """
-    rng = np.random.RandomState(np.random.MT19937(_NoEntropy()))
-    rng.seed([seed % 2**32, *keys])
-    return rng
+    """Random state of one sample, such as (seed, epoch, index): the same in every worker and in any order."""
+    return np.random.RandomState([seed % 2**32, *keys])
 
 
-def _check(num_frames: int, num_segments: int, new_length: int) -> None:
-    for name, value in (("num_frames", num_frames), ("num_segments", num_segments), ("new_length", new_length)):
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, got {value}")
+def check_views(*, dense: bool, twice: bool) -> None:
+    """Refuse dense and twice sampling together."""
+    if dense and twice:
+        raise InputError("dense and twice sampling exclude each other: choose one")
 
 
-def _centres(num_frames: int, num_segments: int, new_length: int) -> np.ndarray:
-    """Middle of each of T equal parts: 16 frames, 4 segments -> [2, 6, 10, 14]."""
+def check_counts(**counts: int) -> None:
+    """Refuse a count, given by its name, that is less than 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} must be 1 or more, got {count}")
+
+
+def _of_each_part(num_frames: int, num_segments: int, new_length: int, *, middle: bool) -> np.ndarray:
+    """Middle or first frame of each of T equal parts: 16 frames, 4 segments -> [2, 6, 10, 14] or [0, 4, 8, 12]."""
     tick = (num_frames - new_length + 1) / num_segments
-    return np.array([max(0, int(tick / 2 + tick * k)) for k in range(num_segments)], dtype=np.int64)
-
-
-def _firsts(num_frames: int, num_segments: int, new_length: int) -> np.ndarray:
-    """First frame of each of T equal parts: 16 frames, 4 segments -> [0, 4, 8, 12]."""
-    tick = (num_frames - new_length + 1) / num_segments
-    return np.array([max(0, int(tick * k)) for k in range(num_segments)], dtype=np.int64)
+    first = tick / 2 if middle else 0.0
+    return np.array([max(0, int(first + tick * k)) for k in range(num_segments)], dtype=np.int64)
 
 
 def _dense_clip(start: int, num_frames: int, num_segments: int) -> np.ndarray:
@@ -72,7 +61,7 @@ def train_indices(
     With d = (F-L+1) // T > 0: k*d + randint(d). Else, if F > T: T sorted random integers in [0, F-L]. Else all 0.
     dense: a random start in [0, F-64) (0 if F <= 64), then a stride of 64 // T, modulo F.
     """
-    _check(num_frames, num_segments, new_length)
+    check_counts(num_frames=num_frames, num_segments=num_segments, new_length=new_length)
     if dense:
         return _random_dense_clip(num_frames, num_segments, rng)
     num_starts = num_frames - new_length + 1
@@ -98,13 +87,13 @@ def val_indices(
 
     dense: as in training, from `rng`, which must then be given (seed it, so that epochs can be compared).
     """
-    _check(num_frames, num_segments, new_length)
+    check_counts(num_frames=num_frames, num_segments=num_segments, new_length=new_length)
     if dense:
         if rng is None:
             raise InputError("dense validation draws its start: give a seeded rng")
         return _random_dense_clip(num_frames, num_segments, rng)
     if num_frames > num_segments + new_length - 1:
-        return _centres(num_frames, num_segments, new_length)
+        return _of_each_part(num_frames, num_segments, new_length, middle=True)
     return np.zeros(num_segments, dtype=np.int64)
 
 
@@ -117,20 +106,20 @@ def test_indices(
     twice: 2 clips, the middles and then the first frames of the parts.
     dense: 10 clips with starts linspace(0, max(0, F-64), 10) as integers, stride 64 // T, modulo F.
     """
-    _check(num_frames, num_segments, new_length)
-    if dense and twice:
-        raise InputError("dense and twice sampling exclude each other: choose one")
+    check_counts(num_frames=num_frames, num_segments=num_segments, new_length=new_length)
+    check_views(dense=dense, twice=twice)
     if dense:
         starts = np.linspace(0, max(0, num_frames - DENSE_SPAN_FRAMES), DENSE_TEST_CLIPS).astype(np.int64)
         return np.concatenate([_dense_clip(int(start), num_frames, num_segments) for start in starts])
-    centres = _centres(num_frames, num_segments, new_length)
-    if twice:
-        return np.concatenate([centres, _firsts(num_frames, num_segments, new_length)])
-    return centres
+    middles = _of_each_part(num_frames, num_segments, new_length, middle=True)
+    if not twice:
+        return middles
+    return np.concatenate([middles, _of_each_part(num_frames, num_segments, new_length, middle=False)])
 
 
 def num_test_clips(*, dense: bool = False, twice: bool = False) -> int:
     """How many clips `test_indices` takes of a video: 10 dense, 2 twice, else 1."""
+    check_views(dense=dense, twice=twice)
     if dense:
         return DENSE_TEST_CLIPS
     return TWICE_TEST_CLIPS if twice else 1

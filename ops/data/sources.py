@@ -10,21 +10,18 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import av
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ops.common.errors import InputError, counted
-from ops.data.ffmpeg import PacketTable, RgbConverter, UntrustedPacketsError, naming, open_video, to_rgb
-from ops.data.images import (
-    check_backend,
-    read_gray_image,
-    read_gray_tensor,
-    read_rgb_image,
-    read_rgb_tensor,
-)
+from ops.data.ffmpeg import PacketTable, RgbConverter, UntrustedPacketsError, check_whole, naming, open_video
+from ops.data.frame_ops import image_size
+from ops.data.images import check_backend, read_image, read_tensor
 
-__all__ = ["Frame", "FrameFolder", "FrameSource", "RgbConverter", "VideoFile", "count_frames", "to_rgb"]
+IO_KINDS = ("frames", "video")
+DEFAULT_TMPL = "img_{:05d}.jpg"
 
 # One decoded frame. torchvision: uint8 (C, H, W), C = 3 or, for flow, 2 (x, y). pillow: an RGB image, or for flow a
 # pair of L images.
@@ -36,6 +33,15 @@ class FrameSource(Protocol):
 
     def read(self, indices: Sequence[int]) -> list[Frame]:
         """Decode the frames at these 0-based indices, in their order."""
+
+
+def check_io(io: str, modality: str) -> str:
+    """Return `io`, or raise InputError where it is unknown or has no frames of this modality."""
+    if io not in IO_KINDS:
+        raise InputError(f"unknown --io {io!r}: choose one of {', '.join(IO_KINDS)}")
+    if io == "video" and modality == "Flow":
+        raise InputError("a video file has no Flow: extract it (tools/extract_flow.py) and read it with --io frames")
+    return io
 
 
 @functools.lru_cache
@@ -56,6 +62,14 @@ def num_template_fields(image_tmpl: str) -> int:
     )
 
 
+def check_image_tmpl(image_tmpl: str, modality: str) -> int:
+    """Return the template's number of fields, or raise InputError where it cannot name a frame of this modality."""
+    fields = num_template_fields(image_tmpl)
+    if fields > 1 and modality != "Flow":
+        raise InputError(f"--image_tmpl {image_tmpl!r} names x and y files: {modality} takes names like {DEFAULT_TMPL}")
+    return fields
+
+
 def numbered_folder(path: str) -> str:
     """Folder of a video named by its number: `7` or, where the published program looks for its flow, `000007`."""
     parent, name = os.path.split(os.path.normpath(path))
@@ -66,7 +80,7 @@ def numbered_folder(path: str) -> str:
 class FrameFolder:
     """A video as a folder of image files, numbered from 1 in their names.
 
-    The template's fields tell the layout: `img_{:05d}.jpg` (frame) is an RGB image, or for modality Flow the two
+    The template's fields give the layout: `img_{:05d}.jpg` (frame) is an RGB image, or for modality Flow the two
     flow channels packed as RGB (x, y, 0); `flow_{}_{:05d}.jpg` (x or y, frame) and `{:06d}-{}_{:05d}.jpg` (folder
     name as a number, x or y, frame) are one gray file a flow channel.
     """
@@ -74,7 +88,7 @@ class FrameFolder:
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        image_tmpl: str = "img_{:05d}.jpg",
+        image_tmpl: str = DEFAULT_TMPL,
         modality: str = "RGB",
         backend: str = "torchvision",
     ) -> None:
@@ -82,9 +96,7 @@ class FrameFolder:
         self.image_tmpl = image_tmpl
         self.is_flow = modality == "Flow"
         self.is_pillow = check_backend(backend) == "pillow"
-        self.num_fields = num_template_fields(image_tmpl)
-        if self.num_fields > 1 and not self.is_flow:
-            raise InputError(f"image_tmpl {image_tmpl!r} has a field for x or y: {modality} frames have none")
+        self.num_fields = check_image_tmpl(image_tmpl, modality)
 
     def paths(self, index: int) -> list[str]:
         """Files of the frame at a 0-based index: one, or the x and the y file of a flow."""
@@ -118,35 +130,28 @@ class FrameFolder:
         return int(name)
 
     def _read_frame(self, paths: list[str]) -> Frame:
+        read = read_image if self.is_pillow else read_tensor
         if not self.is_flow:
-            return read_rgb_image(paths[0]) if self.is_pillow else read_rgb_tensor(paths[0])
-        if self.is_pillow:
-            if len(paths) == 1:
-                return read_rgb_image(paths[0]).split()[:2]
-            return _same_size(paths, tuple(read_gray_image(path) for path in paths))
+            return read(paths[0])
         if len(paths) == 1:
-            return read_rgb_tensor(paths[0])[:2]
-        x, y = (read_gray_tensor(path) for path in paths)
-        if x.shape != y.shape:
-            raise InputError(f"{paths[1]}: {tuple(y.shape[1:])} pixels, but its x file has {tuple(x.shape[1:])}")
-        return torch.stack((x[0], y[0]), dim=2).permute(2, 0, 1)  # (2, H, W), channels-last as every frame
-
-
-def _same_size(paths: list[str], pair: tuple[Image.Image, Image.Image]) -> tuple[Image.Image, Image.Image]:
-    if pair[0].size != pair[1].size:
-        raise InputError(f"{paths[1]}: {pair[1].size} pixels, but its x file has {pair[0].size}")
-    return pair
+            packed = read(paths[0])  # (x, y, 0)
+            return packed.split()[:2] if self.is_pillow else packed[:2]
+        x, y = (read(path, "L") for path in paths)
+        if image_size([x]) != image_size([y]):
+            raise InputError(f"{paths[1]}: {image_size([y])} pixels, but its x file has {image_size([x])}")
+        # Tensors: (2, H, W), channels-last as every frame.
+        return (x, y) if self.is_pillow else torch.stack((x[0], y[0]), dim=2).permute(2, 0, 1)
 
 
 class VideoFile:
     """A video file, read through FFmpeg's libraries (PyAV).
 
     A frame's index is its place in presentation order among the decoded frames, from 0: frame 0 is what extraction
-    writes as file 1. Nothing relies on what the header claims of length or frame count.
-    height: scale frames to this many rows (default: as coded). threads: of the decoder (0: one a core).
+    writes as file 1. Reading does not rely on what the header says of length or frame count.
+    threads: of the decoder (0: one a core).
     """
 
-    # Compressed packets are kept in memory up to this size; longer films are decoded straight through.
+    # Compressed packets are kept in memory up to this size; longer videos are decoded straight through.
     max_packet_bytes = 256 * 1024 * 1024
 
     def __init__(
@@ -155,15 +160,12 @@ class VideoFile:
         modality: str = "RGB",
         backend: str = "torchvision",
         *,
-        height: int | None = None,
         threads: int = 1,
     ) -> None:
+        check_io("video", modality)
         self.path = os.fspath(path)
         self.is_pillow = check_backend(backend) == "pillow"
-        self.height = height
         self.threads = threads
-        if modality == "Flow":
-            raise InputError(f"{self.path}: a video file holds no optical flow: extract it with tools/extract_flow.py")
 
     def read(self, indices: Sequence[int]) -> list[Frame]:
         """Decode the frames at these 0-based indices, in their order (see `Frame`)."""
@@ -175,12 +177,12 @@ class VideoFile:
         try:
             found = dict(self._decode_from_keys(wanted))
         except (UntrustedPacketsError, av.error.FFmpegError, MemoryError):
-            found = dict(self.read_through(wanted))  # tells damage from a key frame that decoding cannot start at
+            found = dict(self.read_through(wanted))  # damage, or a key frame that decoding cannot start at?
         return [found[int(index)] for index in indices]
 
     def frames(self) -> Iterator[Frame]:
         """Decode every frame, in presentation order."""
-        convert = RgbConverter(self.height)
+        convert = RgbConverter()
         for frame in self._decode_all():
             yield self._wrap(frame, convert)
 
@@ -194,7 +196,7 @@ class VideoFile:
 
     def read_through(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode straight through, giving (index, frame) for these ascending 0-based indices as they come by."""
-        convert = RgbConverter(self.height)
+        convert = RgbConverter()
         remaining = iter(wanted)
         target, count = next(remaining, None), 0
         for frame in self._decode_all() if target is not None else ():
@@ -214,7 +216,7 @@ class VideoFile:
         with open_video(self.path, self.threads) as container:
             decoder = container.streams.video[0].codec_context
             table = PacketTable.read(container, self.max_packet_bytes)
-            convert = RgbConverter(self.height)
+            convert = RgbConverter()
             targets = set(wanted)
             pending: deque[av.VideoFrame] = deque()
             position = first_rank = 0
@@ -242,6 +244,22 @@ class VideoFile:
         return Image.fromarray(array) if self.is_pillow else torch.from_numpy(array).permute(2, 0, 1)
 
 
-def count_frames(path: str | os.PathLike[str]) -> int:
-    """Number of frames of a video file, by decoding them all."""
-    return VideoFile(path).count_frames()
+def decoded_frames(
+    video: str | os.PathLike[str], *, height: int = 0, max_frames: int = 100_000
+) -> Iterator[np.ndarray]:
+    """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
+
+    height: scale frames to this many rows (0: as coded). Raises InputError, after the frames that can be decoded, for a
+    file that is no video, damaged, cut short, or longer than `max_frames`.
+    """
+    convert = RgbConverter(height or None)
+    count, last_s = 0, None
+    with open_video(os.fspath(video)) as container, naming(os.fspath(video)):
+        for frame in container.decode(container.streams.video[0]):
+            if frame.is_corrupt:
+                raise InputError(f"{video}: damaged: frame {count + 1} cannot be decoded whole")
+            if count == max_frames:
+                raise InputError(f"{video}: has more than {max_frames} frames (--max_frames)")
+            yield convert(frame)
+            count, last_s = count + 1, frame.time
+        check_whole(os.fspath(video), container, count, last_s)

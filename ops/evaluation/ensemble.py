@@ -20,7 +20,7 @@ from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
 from ops.data.loader import Batch, make_loader
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import resolve_dataset
+from ops.dataset_configs import DataOptions, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, load_net
 from ops.evaluation.scores import fuse
 from ops.network.runtime import warn_if_compiling_is_slow
@@ -51,8 +51,7 @@ class Ensemble:
                 batch_size=batch_size,
                 workers=workers,
                 shuffle=False,
-                rank=process.rank,
-                world_size=process.world_size,
+                process=process,
             )
             for dataset in self.datasets
         ]
@@ -90,13 +89,15 @@ def build_ensemble(args: argparse.Namespace, process: Process, *, find_file: Cal
         paths = resolve_dataset(
             args.dataset,
             recorded.modality,
-            root_dataset=args.root_dataset,
-            split=args.split,
-            num_class=args.num_class or default_num_class(args.dataset, checkpoint),
-            val_list=test_list,
-            root_path=root_path,
-            image_tmpl=image_tmpl or (recorded.image_tmpl if recorded.dataset == args.dataset else None),
-            io=args.io,
+            DataOptions(
+                root_dataset=args.root_dataset,
+                root_path=root_path,
+                val_list=test_list,
+                num_class=args.num_class or default_num_class(args.dataset, checkpoint),
+                image_tmpl=image_tmpl or (recorded.image_tmpl if recorded.dataset == args.dataset else None),
+                split=args.split,
+                io=args.io,
+            ),
         )
         net = load_net(
             checkpoint,

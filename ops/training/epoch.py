@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
 from ops.common.metrics import confusion_matrix, num_correct
-from ops.data.loader_faults import LoaderError
+from ops.data.loader import LoaderError
 from ops.network.runtime import autocast
 from ops.training.schedule import set_learning_rate
 from ops.training.settings import Settings

@@ -14,7 +14,7 @@ from ops.checkpoint.weights import published_state_dict
 from ops.common.distributed import Process
 from ops.common.errors import counted
 from ops.common.signals import StopSignals
-from ops.data.loader_faults import LoaderError
+from ops.data.loader import LoaderError
 from ops.dataset import TSNDataSet
 from ops.training.epoch import EpochProgress, Hooks, StopRequestedError, Validation, train_one_epoch, validate
 from ops.training.log import RunLog, UnreadSamples

@@ -18,7 +18,7 @@ from ops.common.errors import InputError, counted
 from ops.common.files import check_writable
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet, quick_check
-from ops.dataset_configs import DatasetPaths, resolve_dataset
+from ops.dataset_configs import DataOptions, DatasetPaths, resolve_dataset
 from ops.models import TSN, build_model
 from ops.network.runtime import to_channels_last, warn_if_compiling_is_slow
 from ops.training.log import RunLog
@@ -62,14 +62,16 @@ def build_run(args: argparse.Namespace, process: Process) -> Run:
     paths = resolve_dataset(
         args.dataset,
         args.modality,
-        root_dataset=args.root_dataset,
-        split=args.split,
-        num_class=args.num_class,
-        train_list=args.train_list,
-        val_list=args.val_list,
-        root_path=args.root_path,
-        image_tmpl=args.image_tmpl,
-        io=args.io,
+        DataOptions(
+            root_dataset=args.root_dataset,
+            root_path=args.root_path,
+            train_list=args.train_list,
+            val_list=args.val_list,
+            num_class=args.num_class,
+            image_tmpl=args.image_tmpl,
+            split=args.split,
+            io=args.io,
+        ),
     )
     settings = Settings.from_args(args, paths)
     data = _open_data(paths, settings, process)
@@ -108,7 +110,6 @@ def build_run(args: argparse.Namespace, process: Process) -> Run:
 def _open_data(paths: DatasetPaths, settings: Settings, process: Process) -> Data:
     val_set = _open_dataset(paths, settings, training=False)
     train_set = val_set if settings.evaluate else _open_dataset(paths, settings, training=True)
-    process.share(settings.batch_size)  # refuses what the processes cannot share
     train_loader, val_loader = (
         make_loader(
             dataset,
@@ -116,8 +117,7 @@ def _open_data(paths: DatasetPaths, settings: Settings, process: Process) -> Dat
             workers=process.share_workers(settings.workers),
             shuffle=training,
             seed=settings.seed,
-            rank=process.rank,
-            world_size=process.world_size,
+            process=process,
             drop_last=training,
         )
         for dataset, training in ((train_set, True), (val_set, False))

@@ -24,8 +24,7 @@ from torch import nn
 from ops.checkpoint.options import ModelOptions
 from ops.common.distributed import Process, init_from_env, lost_processes, shut_down, sync_batch_norm
 from ops.common.errors import InputError
-from ops.data.loader import make_loader
-from ops.data.loader_faults import LoaderError
+from ops.data.loader import LoaderError, make_loader
 from ops.training.epoch import EpochProgress, Hooks, train_one_epoch, validate
 from ops.training.log import read_epochs
 from ops.training.schedule import Schedule
@@ -100,8 +99,7 @@ def train(process, *, clips=None, stop_on=None, break_at=None, **options):
     networks = Networks.wrap(model, normalize, process)
     groups = [{"params": list(model.parameters()), "lr_mult": 1, "decay_mult": 1}]
     updater = Updater(torch.optim.SGD(groups, 0.1, momentum=0.9))
-    rank_and_size = {"rank": process.rank, "world_size": process.world_size}
-    loader = make_loader(clips or Clips(), batch_size=BATCH, workers=0, shuffle=True, drop_last=True, **rank_and_size)
+    loader = make_loader(clips or Clips(), batch_size=BATCH, workers=0, shuffle=True, drop_last=True, process=process)
     if break_at is not None:
         loader = Breaking(loader, break_at)
     losses, seen, complete, broken = [], [], True, None
@@ -144,9 +142,7 @@ def check(process):
     model = Net()
     if process.rank:
         model.features[1].running_mean += 5
-    loader = make_loader(
-        Clips(7, bad=[3]), batch_size=2, workers=0, shuffle=False, rank=process.rank, world_size=process.world_size
-    )
+    loader = make_loader(Clips(7, bad=[3]), batch_size=2, workers=0, shuffle=False, process=process)
     result = validate(
         Networks.wrap(model, normalize, process),
         loader,

@@ -1,16 +1,21 @@
-"""Batches: the same ones whatever the workers, the processes, and the place an epoch goes on from."""
+"""Batches: the same ones whatever the workers, the processes, and the place where an epoch continues."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from ops.common.distributed import Process
 from ops.common.errors import InputError
-from ops.data.loader import EpochSampler, make_loader
+from ops.data.loader import EpochSampler, LoaderError, explain_errors, make_loader
 from ops.dataset import TSNDataSet
 from tests.helpers import PROJECT, make_frame_folder, make_list
 
@@ -111,7 +116,7 @@ def test_evaluation_counts_each_video_once(world_size, length):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_an_epoch_goes_on_where_it_stopped():
+def test_an_epoch_continues_where_it_stopped():
     for world_size in (1, 2):
         for rank in range(world_size):
             whole = EpochSampler(23, shuffle=True, seed=1, rank=rank, world_size=world_size, batch_size=4)
@@ -130,12 +135,10 @@ def test_an_epoch_goes_on_where_it_stopped():
 
 
 def test_bad_arguments():
-    with pytest.raises(InputError, match=r"batch size 10 .* over 3 processes: 9 would"):
-        EpochSampler(20, shuffle=True, batch_size=10, world_size=3)
+    with pytest.raises(InputError, match=r"batch-size 10 .* by 3 processes; 9 or 12 can"):
+        make_loader(range(20), batch_size=10, workers=0, shuffle=True, process=Process(world_size=3))
     with pytest.raises(InputError, match="data set is empty"):
         EpochSampler(0, shuffle=False)
-    with pytest.raises(InputError, match="rank must be 0 to 1, got 2"):
-        EpochSampler(5, shuffle=False, rank=2, world_size=2)
     with pytest.raises(InputError, match="batch size must be 1 or more"):
         EpochSampler(5, shuffle=False, batch_size=0)
 
@@ -190,7 +193,8 @@ def test_resumed_epoch_gives_the_remaining_batches(tree):
 
 def test_two_processes_share_the_batches_of_one(tree):
     whole = batches(tree, epochs=(2,), batch_size=4, drop_last=True)
-    halves = [batches(tree, epochs=(2,), batch_size=4, drop_last=True, rank=r, world_size=2) for r in range(2)]
+    processes = [Process(rank=rank, world_size=2) for rank in range(2)]
+    halves = [batches(tree, epochs=(2,), batch_size=4, drop_last=True, process=process) for process in processes]
     joined = [
         (*(torch.cat((a, b)) for a, b in zip(first[:3], second[:3], strict=True)), [])
         for first, second in zip(*halves, strict=True)
@@ -249,14 +253,15 @@ loader = make_loader(TSNDataSet(sys.argv[1], sys.argv[2], 3), batch_size=1, work
 seen = 0
 for batch in loader:
     if not seen:
-        os.killpg(0, signal.SIGINT)  # Ctrl-C reaches every process of the group
+        os.killpg(0, signal.SIGINT)  # Ctrl-C reaches every process of the group, as do torchrun and Slurm
+        os.killpg(0, signal.SIGTERM)
     seen += len(batch.labels)
 print(seen, asked)
 """
 
 
-def test_ctrl_c_leaves_the_workers_to_the_main_process(tree):
-    """Batches go on coming after Ctrl-C, and a loader that is still alive at the end does not spoil the exit."""
+def test_signals_to_the_group_leave_the_workers_to_the_main_process(tree):
+    """Batches keep coming, and a loader that is still alive at the end does not spoil the exit."""
     result = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, str(tree), str(tree / "l.txt")],
         cwd=PROJECT,
@@ -265,4 +270,64 @@ def test_ctrl_c_leaves_the_workers_to_the_main_process(tree):
         text=True,
         timeout=120,
     )
-    assert (result.returncode, result.stderr, result.stdout) == (0, "", f"{NUM_VIDEOS} ['INT']\n")
+    assert (result.returncode, result.stderr, result.stdout) == (0, "", f"{NUM_VIDEOS} ['INT', 'TERM']\n")
+
+
+# --- workers that fail -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"), "/dev/shm, is full"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (RuntimeError("received 0 items of ancdata"), "too many open files"),
+        (OSError(12, "Cannot allocate memory"), "out of memory"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "no more processes"),
+    ],
+)
+def test_what_a_machine_lacks_is_explained(error, message):
+    with pytest.raises(LoaderError, match=message), explain_errors([]):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "message"),
+    [
+        (-signal.SIGKILL, r"worker 7 was killed \(Killed\)"),
+        (-signal.SIGBUS, "worker 7 .*dev/shm, is full"),
+        (1, "ended with status 1"),
+    ],
+)
+def test_a_dead_worker_is_explained(exitcode, message):
+    workers = [SimpleNamespace(pid=6, exitcode=None), SimpleNamespace(pid=7, exitcode=exitcode)]
+    with pytest.raises(LoaderError, match=message), explain_errors(workers):
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+
+def test_our_own_mistakes_are_not_explained():
+    with pytest.raises(RuntimeError, match="shapes"), explain_errors([SimpleNamespace(exitcode=None)]):
+        raise RuntimeError("shapes do not match")
+
+
+class Deadly:
+    """Sample 4 kills its worker."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, key):
+        if key[0] == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.full((2, 3, 4, 4), key[0], dtype=torch.uint8), 0
+
+
+def test_a_killed_worker_ends_the_loop_and_nothing_else():
+    made, seen = make_loader(Deadly(), batch_size=2, workers=1, shuffle=False), []
+    handler = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(LoaderError, match=r"loader worker \d+ was killed \(Killed\)"):
+        for batch in made:
+            seen += batch.indices.tolist()
+            time.sleep(0.5)  # a step, in which the worker dies
+    assert seen in ([0, 1], [0, 1, 2, 3])  # the second batch may die with the worker that holds it
+    assert signal.getsignal(signal.SIGCHLD) is handler

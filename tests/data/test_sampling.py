@@ -84,11 +84,6 @@ def test_twice_and_dense_by_hand():
     assert (short == [0, 8, 16, 4, 12, 0, 8, 16]).all()  # starts all 0, modulo 20
 
 
-def test_linspace_starts_are_truncated():
-    starts = sampling.test_indices(300, 1, dense=True)
-    assert starts.tolist() == [int(236 * k / 9) for k in range(10)]
-
-
 # --- everything small, against the plain forms -----------------------------------------------------------------------
 
 

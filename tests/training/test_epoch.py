@@ -15,7 +15,7 @@ from torch import nn
 from ops.checkpoint.options import ModelOptions
 from ops.common.distributed import Process
 from ops.common.errors import InputError
-from ops.data.loader_faults import LoaderError
+from ops.data.loader import LoaderError
 from ops.network.runtime import autocast
 from ops.training.epoch import EpochProgress, Hooks, StopRequestedError, _batches, train_one_epoch, validate
 from ops.training.schedule import Schedule

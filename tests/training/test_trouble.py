@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,8 +19,6 @@ import torch
 import main
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.common.errors import InputError
-from ops.data.loader import make_loader
-from ops.data.loader_faults import LoaderError, allow_open_files, explained
 from ops.evaluation.plots import confusion_png
 from ops.evaluation.scores import Scores, write_lines
 from ops.training.log import RunLog
@@ -191,44 +188,6 @@ def test_a_folder_that_is_deleted_during_the_run(root, tmp_path, at_line, name, 
 # --- loader workers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), r"worker 7 was killed \(Killed\)"),
-        (
-            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is"),
-            "worker 7 .*dev/shm, is full",
-        ),
-        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "worker 7, 8 ended unexpectedly"),
-        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"), "/dev/shm, is full"),
-        (OSError(24, "Too many open files"), "ulimit -n"),
-        (RuntimeError("received 0 items of ancdata"), "too many open files"),
-        (OSError(12, "Cannot allocate memory"), "out of memory"),
-        (BlockingIOError(11, "Resource temporarily unavailable"), "no more processes"),
-    ],
-)
-def test_what_a_machine_says_is_explained(error, message):
-    with pytest.raises(LoaderError, match=message), explained():
-        raise error
-
-
-def test_what_is_our_own_mistake_is_not_explained():
-    with pytest.raises(RuntimeError, match="shapes"), explained():
-        raise RuntimeError("shapes do not match")
-
-
-def test_the_limit_of_open_files_is_raised_or_named():
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(200, before[0]), before[1]))
-        allow_open_files(4)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(1024 + 4 * 64, before[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    with pytest.raises(InputError, match=r"10000000 loader workers may need \d+ open files, but ulimit -n allows"):
-        make_loader([None], batch_size=1, workers=10**7, shuffle=False)
-
-
 def children(process: int) -> list[int]:
     text = Path(f"/proc/{process}/task/{process}/children").read_text()
     return [int(pid) for pid in text.split()]
@@ -252,7 +211,7 @@ def test_no_shared_memory_is_one_line(disk, root, tmp_path):  # noqa: F811
     if shutil.which("unshare") is None:
         pytest.skip("needs unshare")
     command = arguments(root, tmp_path, "-j 2 --resume auto")
-    small_shm = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"', "sh"]
+    small_shm = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=128k none /dev/shm && exec "$@"', "sh"]
     training = Training(command, tmp_path, prefix=small_shm)
     assert training.end() == 2
     assert "/dev/shm, is full" in training.errors().splitlines()[-1]

