@@ -2,7 +2,7 @@
 
 More of them, where their readers are tested: code in checkpoints and zip bombs (test_checkpoint_read.py), pictures of
 60,000 x 60,000 pixels, pipes, EPS and 10^9 frames (test_video.py), web pages in a checkpoint's place, size caps, wrong
-checksums (test_pretrained.py), other pages' requests and paths to files (test_online_demo_serve.py).
+checksums (pretrained/test_fetch.py), other pages' requests and paths to files (test_online_demo_serve.py).
 """
 
 import contextlib
@@ -46,7 +46,7 @@ from pretrained.download import download
 from tests.demo_helpers import save_random
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video
 from tools import check_dataset, gen_label_kinetics, gen_label_sthv2, predict, vid2img_kinetics
-from tools.lists import VideoFolders
+from tools.shared.lists import VideoFolders
 
 ESCAPES = "\x1b]0;pwned\x07\x1b[2J"
 

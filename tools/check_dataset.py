@@ -29,8 +29,8 @@ from ops.data.lists import MIN_TRAIN_FRAMES, VideoRecord
 from ops.data.sources import FrameFolder, VideoFile, num_template_fields
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, IO_KINDS, resolve_dataset
-from tools.common import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
-from tools.lists import last_frame_number
+from tools.shared.jobs import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
+from tools.shared.lists import last_frame_number
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from ops.evaluation.plots import lines_png
 from ops.streaming import StreamingTSM
 from ops.transforms import ClipNormalize, test_transform
 from pretrained.table import local_path
-from tools.common import write_lines
+from tools.shared.jobs import write_lines
 
 SHARES = tuple(range(10, 101, 10))  # per cent of the video
 

@@ -33,9 +33,9 @@ from ops.common.errors import InputError, at_least, run_command
 from ops.common.opencv import import_cv2
 from ops.data.sources import FrameFolder, num_template_fields
 from ops.dataset_configs import DATASETS
-from tools.common import add_jobs_option, existing_folder, find_videos, report, run_jobs, shown
-from tools.extraction import PARTIAL, decoded_frames, frame_folder, print_counts, scratch_folder, whole_folder
-from tools.lists import count_images, frame_number_pattern
+from tools.shared.extraction import PARTIAL, decoded_frames, frame_folder, print_counts, scratch_folder, whole_folder
+from tools.shared.jobs import add_jobs_option, existing_folder, find_videos, report, run_jobs, shown
+from tools.shared.lists import count_images, frame_number_pattern
 
 JPEG_QUALITY = 95
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import existing_folder, numbered_lines, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.jobs import existing_folder, numbered_lines, shown
+from tools.shared.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
 
 SUBSET_OF_MARK = {"0": None, "1": "train", "2": "val"}
 FILE_NAME = re.compile(r"(.+)_test_split([123])\.txt")

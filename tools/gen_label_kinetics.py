@@ -29,8 +29,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import numbered_lines, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.jobs import numbered_lines, shown
+from tools.shared.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
 
 LABEL_MAP = Path(__file__).with_name("kinetics_label_map.txt")
 CSV_COLUMNS = ("label", "youtube_id", "time_start", "time_end")

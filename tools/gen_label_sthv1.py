@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import run_command
-from tools.lists import add_list_options, read_id_label_csvs, video_folders, write_dataset
+from tools.shared.lists import add_list_options, read_id_label_csvs, video_folders, write_dataset
 
 
 def main(argv: Sequence[str] | None = None) -> int:

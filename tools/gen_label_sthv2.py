@@ -21,8 +21,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import read_text, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.jobs import read_text, shown
+from tools.shared.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
 
 PREFIX = "something-something-v2-"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import numbered_lines, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.jobs import numbered_lines, shown
+from tools.shared.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
 
 
 def read_classes(path: Path) -> list[str]:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, at_least, counted, run_command
 from ops.common.files import atomic_path
-from tools.common import add_jobs_option, read_text, report, run_jobs, shown, write_lines
+from tools.shared.jobs import add_jobs_option, read_text, report, run_jobs, shown, write_lines
 
 # (what happens forwards, the same film backwards)
 PAIRS = (

@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import VIDEO_SUFFIXES, existing_folder, find_videos, report, shown
-from tools.extraction import add_extraction_options, extract_all, frame_folder, print_counts
+from tools.shared.extraction import add_extraction_options, extract_all, frame_folder, print_counts
+from tools.shared.jobs import VIDEO_SUFFIXES, existing_folder, find_videos, report, shown
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

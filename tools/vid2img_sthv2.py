@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import existing_folder, find_videos, report, shown
-from tools.extraction import add_extraction_options, extract_all, print_counts
+from tools.shared.extraction import add_extraction_options, extract_all, print_counts
+from tools.shared.jobs import existing_folder, find_videos, report, shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ops.common.errors import InputError, at_least
 from ops.data.ffmpeg import RgbConverter, naming, open_video
-from tools.common import Failure, add_jobs_option, run_jobs, shown
+from tools.shared.jobs import Failure, add_jobs_option, run_jobs, shown
 
 # `best` of the published tools is ffmpeg's -q:v 0: about here on Pillow's scale. More costs disk and decoding only.
 BEST_QUALITY = 95

@@ -12,8 +12,8 @@ import pytest
 
 from ops.common.errors import InputError
 from tests.helpers import PROJECT
-from tools import common
-from tools.common import Failure, run_jobs
+from tools.shared import jobs as common
+from tools.shared.jobs import Failure, run_jobs
 
 
 def work(item):
@@ -59,8 +59,8 @@ def test_a_hanging_item_runs_out_of_time(jobs):
 def test_workers_end_when_the_parent_is_killed():
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.test_tools_common import announce\n"
-        "from tools.common import run_jobs\n"
+        "from tests.tools.test_jobs import announce\n"
+        "from tools.shared.jobs import run_jobs\n"
         "run_jobs(announce, [0, 1], jobs=2, label='x')\n"
     )
     parent = subprocess.Popen(

@@ -16,7 +16,7 @@ from ops.common.errors import InputError, counted
 from ops.data.sources import FrameFolder, VideoFile, num_template_fields
 from ops.dataset import find_video_file
 from ops.dataset_configs import DATASETS
-from tools.common import (
+from tools.shared.jobs import (
     MAX_LISTED_FAILURES,
     VIDEO_SUFFIXES,
     Failure,

@@ -9,7 +9,8 @@ from PIL import Image
 from ops.common.errors import InputError
 from ops.data.sources import VideoFile
 from tests.helpers import make_frames, make_video, run_cli
-from tools import extraction, vid2img_kinetics, vid2img_sthv2
+from tools import vid2img_kinetics, vid2img_sthv2
+from tools.shared import extraction
 
 ODD_NAMES = ['it\'s "odd"', "$(touch owned)", "-rf", "ünï cödé", "a;b|c&d", "100%d", "a...", "concat:x"]
 

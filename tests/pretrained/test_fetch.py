@@ -27,8 +27,9 @@ from ops.models import build_model
 from pretrained import fetch, reproduce, transfer
 from pretrained.download import download
 from pretrained.table import FOLDER, Row, find_row, load_table, local_path
+from tests.helpers import PROJECT
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = PROJECT
 NAME = "jester_tsm_mobilenetv2_online"
 FILE = "mobilenetv2_jester_online.pth.tar"
 DATA = bytes(range(256)) * 4000  # 1,024,000 bytes
