@@ -13,12 +13,13 @@ import numpy as np
 from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
 from ops.common.errors import InputError, counted, run_command
+from ops.common.files import write_lines
 from ops.data.loader import make_loader
 from ops.dataset_configs import resolve_dataset
 from ops.evaluation.ensemble import check_same_videos, evaluate
 from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, load_net
 from ops.evaluation.plots import confusion_png, per_class_table
-from ops.evaluation.scores import Scores, fuse, submission_lines, write_lines
+from ops.evaluation.scores import Scores, fuse, submission_lines
 from ops.opts import parse_test_args, test_parser
 from ops.training.report import check_plots
 from pretrained.table import local_path
@@ -140,7 +141,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 def write_results(result: Scores, class_names: list[str] | None, args: argparse.Namespace) -> None:
     """The files that --csv_file, --scores and --plots ask for."""
     if args.csv_file:
-        write_lines(submission_lines(result, class_names, top5=args.dataset == "somethingv2"), args.csv_file)
+        write_lines(args.csv_file, submission_lines(result, class_names, top5=args.dataset == "somethingv2"))
         print(f"wrote predictions to {args.csv_file}")
     if args.scores:
         result.save(args.scores)
@@ -149,7 +150,7 @@ def write_results(result: Scores, class_names: list[str] | None, args: argparse.
         folder, matrix = Path(args.plots), result.confusion()
         table = per_class_table(matrix, class_names)
         confusion_png(matrix, class_names, folder / "confusion.png")
-        write_lines([table], folder / "per_class.txt")
+        write_lines(folder / "per_class.txt", [table])
         print(f"{table}\nwrote {folder / 'confusion.png'} and {folder / 'per_class.txt'}")
 
 
