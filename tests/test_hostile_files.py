@@ -538,8 +538,6 @@ def test_a_picture_of_endless_scans_is_refused_by_the_page():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[" * 200_000, "nested too deeply"),
-        (f'{{"a": {"9" * 5000}}}', "not valid json"),
         ('{"a": 0, "b": 1.5}', "no whole number"),
         ('{"a": 0, "b": true}', "no whole number"),
         ('{"a": 0, "b": [1]}', "no whole number"),

@@ -1,6 +1,8 @@
-"""Parameters and FLOPs of TSN and TSM side by side: python tools/model_info.py resnet50 --num_segments 8
+"""Parameters and FLOPs of TSN and TSM side by side, by torch's flop counter.
 
-The shift moves data only, so both are the same for both nets.
+    python tools/model_info.py resnet50 --num_segments 8
+
+The shift only moves data, so both are the same for both nets.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ops.common.errors import counted, run_command
 from ops.common.modality import MODALITIES
 from ops.models import TSN
+from ops.network.backbones import BACKBONES
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,17 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Parameters and FLOPs of TSN and TSM, by torch's flop counter.")
-    parser.add_argument("arch", nargs="?", default="resnet50")
-    parser.add_argument("--num_segments", type=int, default=8)
-    parser.add_argument("--num_class", type=int, default=400)
-    parser.add_argument("--modality", choices=MODALITIES, default="RGB")
-    parser.add_argument("--input_size", type=int, default=224)
-    parser.add_argument("--shift_div", type=int, default=8)
-    parser.add_argument("--shift_place", default="blockres")
-    parser.add_argument("--online", action="store_true")
-    parser.add_argument("--temporal_pool", action="store_true")
-    parser.add_argument("--non_local", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("arch", nargs="?", default="resnet50", help="one of " + ", ".join(BACKBONES) + " (%(default)s)")
+    parser.add_argument("--num_segments", type=int, default=8, help="frames a clip (default: %(default)s)")
+    parser.add_argument("--num_class", type=int, default=400, help="classes (default: %(default)s)")
+    parser.add_argument("--modality", choices=MODALITIES, default="RGB", help="input (default: %(default)s)")
+    parser.add_argument("--input_size", type=int, default=224, help="side of a frame in pixels (default: %(default)s)")
+    parser.add_argument("--shift_div", type=int, default=8, help="1/N of the channels each way (default: %(default)s)")
+    parser.add_argument("--shift_place", default="blockres", help="blockres or block (default: %(default)s)")
+    parser.add_argument("--online", action="store_true", help="shift from the past only")
+    parser.add_argument("--temporal_pool", action="store_true", help="halve the frames before the second stage")
+    parser.add_argument("--non_local", action="store_true", help="add non-local blocks")
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     args = parser.parse_args(argv)
 

@@ -108,7 +108,7 @@ def test_kinetics_flow_list(kinetics):
     ("content", "message"),
     [
         (["youtube_id,time_start,time_end,split"], r"bad.csv:1: no column label"),
-        ([HEADER, "abseiling,a,1,2"], r"bad.csv:2: 4 fields, 6 columns"),
+        ([HEADER, "abseiling,a,1,2"], r"bad.csv:2: not as many fields as columns .6."),
         (
             [HEADER, "abseiling,a,1,11,train,0", "", "juggling cats,a,1,2,train,0"],
             r"bad.csv:4: class 'juggling cats' is not",
@@ -316,7 +316,6 @@ def test_sthv2_short_file_names_and_flow(sthv2):
     ("name", "content", "message"),
     [
         ("labels", "{\n}}", r"labels\.json:2: not valid json"),
-        ("labels", "[" * 100_000, "nested too deeply|not valid json"),
         ("labels", "[]", "holds a list, expected a dict"),
         ("labels", '{"a": "0", "b": "2"}', "labels must be 0 to 1"),
         ("labels", '{"a": "x"}', "no whole number"),

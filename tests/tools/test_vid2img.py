@@ -83,7 +83,7 @@ def test_second_run_redoes_only_what_is_half_done(tmp_path, capsys):
     (extraction.partial_folder(half) / "img_00009.jpg").touch()
     capsys.readouterr()
     assert extract(tmp_path / "v", tmp_path / "o") == 0
-    assert capsys.readouterr().out == "frames written: 4 (videos done before: 2)\nvideos extracted: 3 of 3\n"
+    assert capsys.readouterr().out == "frames written: 4 (videos finished before: 2)\nvideos extracted: 3 of 3\n"
     assert (done / "img_00001.jpg").stat().st_mtime_ns == stamp
     assert len(names(half)) == 4 and names(tmp_path / "o/c") == ["a", "b", "c"]
     assert extract(tmp_path / "v", tmp_path / "o", "--overwrite", "--height", "20") == 0
@@ -143,12 +143,6 @@ def test_overwriting_never_removes_folders(tmp_path, capsys):
     assert names(tmp_path / "o/c/x") == ["precious"] and names(tmp_path / "o/c") == ["x"]
 
 
-def test_names_too_long_for_a_folder(tmp_path, capsys):
-    make_video(tmp_path / "x.mp4", make_frames(2)).rename(_parent(tmp_path / "v/c") / ("n" * 250 + ".mp4"))
-    assert extract(tmp_path / "v", tmp_path / "o") == 1
-    assert "rename it" in capsys.readouterr().err
-
-
 def test_wrong_roots_are_one_line(tmp_path):
     with pytest.raises(InputError, match="no videos"):
         extract(tmp_path, tmp_path / "o")
@@ -175,5 +169,5 @@ def test_sthv2(tmp_path):
     assert names(tmp_path / "o/78687") == [f"{i:06d}.jpg" for i in range(1, 5)]
     assert size(tmp_path / "o/78687/000001.jpg")[1] == 256
     (tmp_path / "v/78687.webm").unlink()
-    with pytest.raises(InputError, match=r"no \.webm files"):
+    with pytest.raises(InputError, match=r"no videos \(\.webm\)"):
         vid2img_sthv2.main([str(tmp_path / "v"), str(tmp_path / "o")])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ from PIL import Image
 
 from ops.common.errors import InputError, at_least
 from ops.data.ffmpeg import RgbConverter, naming, open_video
-from tools.shared.jobs import Failure, add_jobs_option, run_jobs, shown
+from tools.shared.files import existing_folder, find_videos
+from tools.shared.jobs import Failure, add_jobs_option, run_jobs
+from tools.shared.report import print_counts, report
 
 # `best` of the published tools is ffmpeg's -q:v 0: about here on Pillow's scale. More costs disk and decoding only.
 BEST_QUALITY = 95
 PARTIAL = ".partial"
-MAX_NAME_BYTES = 255  # of a file name, on the file systems in use
 # Headers of sound files are off by a few frames (edit lists, variable rate); a cut file lacks more.
 SHARE_THAT_MAY_LACK = 0.05
 FRAMES_THAT_MAY_LACK = 2
@@ -41,17 +41,9 @@ class Extraction:
     overwrite: bool = False
 
 
-def frame_folder(video: Path) -> Path:
-    """Folder of a video's frames, both relative to their roots: its path without the extension."""
-    return video.with_suffix("")
-
-
 def partial_folder(folder: Path) -> Path:
     """Where the frames of `folder` are gathered while they are incomplete."""
-    name = f".{folder.name}{PARTIAL}"
-    if len(os.fsencode(name)) > MAX_NAME_BYTES:
-        raise InputError(f"its name is longer than {MAX_NAME_BYTES - len(PARTIAL) - 1} bytes: rename it")
-    return folder.with_name(name)
+    return folder.with_name(f".{folder.name}{PARTIAL}")
 
 
 @contextmanager
@@ -70,28 +62,24 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `folder` when the body ends well, and is removed when it raises.
 
-    A killed run leaves the partial folder behind; the next run starts it anew.
+    A killed run leaves the partial folder; the next run starts it anew.
     """
     with scratch_folder(partial_folder(folder)) as partial:
         yield partial
         if folder.is_dir():
             if any(entry.is_dir() for entry in folder.iterdir()):
-                raise InputError(f"{shown(folder)} holds folders, not frames only: not replaced")
+                raise InputError(f"{folder} holds folders, not frames only: not replaced")
             shutil.rmtree(folder)
         partial.rename(folder)
 
 
 def is_done(folder: Path) -> bool:
     """Whether the folder holds anything: folders appear when they are complete."""
-    try:
-        with os.scandir(folder) as entries:
-            return any(True for _ in entries)
-    except FileNotFoundError:
-        return False
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def promised_end_s(container: av.container.InputContainer) -> float | None:
-    """Where the video ends by its container's header, in seconds; None where the header does not say it of the video.
+    """Where the video ends by its container's header, in seconds; None where the header does not say.
 
     Matroska and WebM count no frames, but keep a duration: a tag of the stream, or, of a lone stream, the file's.
     """
@@ -109,8 +97,8 @@ def promised_end_s(container: av.container.InputContainer) -> float | None:
 def decoded_frames(video: Path, *, height: int = 0, max_frames: int = 100_000) -> Iterator[np.ndarray]:
     """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
 
-    Raises InputError, after the frames that can be had, for a file that is no video, damaged, cut short, or longer than
-    `max_frames`.
+    Raises InputError, after the frames before the damage, for a file that is no video, damaged, cut short, or longer
+    than `max_frames`.
     """
     convert = RgbConverter(height or None)
     count, last_s = 0, None
@@ -158,19 +146,45 @@ def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
     return count
 
 
-def add_extraction_options(parser: argparse.ArgumentParser, *, height: int) -> None:
-    """The options that the vid2img tools share."""
+def add_run_options(parser: argparse.ArgumentParser, *, timeout_s: int) -> None:
+    """The options of every tool that decodes whole videos: limits, --overwrite, --jobs."""
     parser.add_argument(
-        "--height", type=at_least(0), default=height, help="of the frames, in pixels; 0: as the video (%(default)s)"
+        "--max_frames", type=at_least(1), default=100_000, help="refuse longer videos (default: %(default)s)"
     )
-    parser.add_argument("--quality", type=_quality, default=BEST_QUALITY, help="JPEG quality: best, or 1-100 (best)")
     parser.add_argument(
-        "--max_frames", type=at_least(1), default=100_000, help="longer videos are refused (%(default)s)"
+        "--timeout", type=float, default=timeout_s, metavar="SECONDS", help="limit for one video (default: %(default)s)"
     )
-    parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for one video (%(default)s)")
-    parser.add_argument("--keep_damaged", action="store_true", help="keep the frames before the damage")
-    parser.add_argument("--overwrite", action="store_true", help="redo videos that are done")
+    parser.add_argument("--overwrite", action="store_true", help="redo finished videos")
     add_jobs_option(parser)
+
+
+def vid2img(
+    argv: Sequence[str] | None, *, doc: str, suffixes: Collection[str], height: int, image_tmpl: str, flat: bool = False
+) -> int:
+    """The command of a vid2img tool: extract every video below a folder; returns 1 if any failed.
+
+    A video's frames get a folder of the same path below OUT_ROOT, or, where `flat`, of its name.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video_root", help="folder of the video files, at any depth")
+    parser.add_argument("out_root", help="folder to write a folder of frames for each video to")
+    parser.add_argument(
+        "--height", type=at_least(0), default=height, help="of the frames, in pixels; 0: the video's own (%(default)s)"
+    )
+    parser.add_argument(
+        "--quality", type=_quality, default=BEST_QUALITY, help="JPEG quality: 1 to 100, or best (default: best)"
+    )
+    parser.add_argument("--keep_damaged", action="store_true", help="keep the frames before the damage")
+    add_run_options(parser, timeout_s=3600)
+    args = parser.parse_args(argv)
+    root, out = existing_folder(args.video_root, "videos"), Path(args.out_root)
+    videos = [video for video in find_videos(root) if video.suffix.lower() in suffixes]
+    if not videos:
+        raise InputError(f"{root}: no videos ({' '.join(sorted(suffixes))}) in it or its folders")
+    jobs = [(root / video, out / (video.stem if flat else video.with_suffix(""))) for video in videos]
+    results = _extract_all(args, jobs, image_tmpl)
+    print_counts(results)
+    return report("videos extracted", videos, results)
 
 
 def _quality(text: str) -> int:
@@ -182,8 +196,8 @@ def _quality(text: str) -> int:
     return value
 
 
-def extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], image_tmpl: str) -> list[int | Failure]:
-    """Extract all (video, folder) jobs by the options of `add_extraction_options`; a result each, in order.
+def _extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], image_tmpl: str) -> list[int | Failure]:
+    """Extract all (video, folder) jobs by the options of `vid2img`; a result each, in order.
 
     Of two videos that would share a folder (`a.mp4` and `a.avi`), the second is a Failure; so is one whose frames would
     lie among the folders of others (`a.mp4` beside `a/b.mp4`).
@@ -198,9 +212,9 @@ def extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], ima
     clashes = {}
     for index, (video, folder) in enumerate(jobs):
         if owner[folder] is not video:
-            clashes[index] = Failure(f"its frames would share a folder with those of {shown(owner[folder].name)}")
+            clashes[index] = Failure(f"its frames would share a folder with those of {owner[folder].name}")
         elif folder in parents:
-            clashes[index] = Failure(f"its frames would lie among the folders of {shown(folder.name)}/")
+            clashes[index] = Failure(f"its frames would lie among the folders of {folder.name}/")
     results = run_jobs(
         functools.partial(extract_video, options=options),
         [job for index, job in enumerate(jobs) if index not in clashes],
@@ -210,9 +224,3 @@ def extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], ima
     )
     done = iter(results)
     return [clashes[index] if index in clashes else next(done) for index in range(len(jobs))]
-
-
-def print_counts(results: Sequence[int | Failure]) -> None:
-    """Print how many frames were written and how many videos had been done before."""
-    counts = [result for result in results if not isinstance(result, Failure)]
-    print(f"frames written: {sum(counts)} (videos done before: {counts.count(0)})")
