@@ -1,4 +1,4 @@
-"""Size and sha256 of the files on this machine, recorded when each was first seen: nobody published them."""
+"""Size and sha256 of the files on this machine, recorded when each was first seen: none were published."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ops.common.errors import InputError
 from ops.common.files import atomic_write_text
 
-CHECKSUMS = "checksums.json"  # lies beside the files
+CHECKSUMS = "checksums.json"  # beside the files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_checksums(folder: Path) -> dict[str, Received]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return {file: Received(int(entry["size"]), str(entry["sha256"])) for file, entry in data.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it to record the checksums anew") from error
 
 
