@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, write_folder
 from benchmarks.step import ARCHS, TextbookShift
-from benchmarks.timing import interleave, median_ms, print_table, ratio
+from benchmarks.timing import benchmark_parser, interleave, median_ms, prepare, print_table, ratio
 from ops.checkpoint.file import ModelOptions
-from ops.common.errors import InputError, run_command
+from ops.common.errors import at_least, run_command
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
@@ -33,6 +33,19 @@ NUM_CLASSES = 400
 NUM_FRAMES = 300  # a Kinetics video: 10 s at 30 a second
 VIEWS = PROTOCOLS["dense"]
 TEXTBOOK, OURS, COMPILED = "textbook", "this program", "this program, --compile"
+
+
+def kinetics_like(root: Path, *, num_frames: int, num_videos: int) -> DatasetPaths:
+    """A data set whose test list names one video of `num_frames` frames, written here, `num_videos` times."""
+    write_folder(root / "clip", num_frames)
+    (root / "list.txt").write_text(f"clip {num_frames} 0\n" * num_videos)
+    return DatasetPaths("kinetics", NUM_CLASSES, root, None, root / "list.txt", IMAGE_TMPL, True)
+
+
+def shift_options(arch: str, num_segments: int, input_size: int) -> ModelOptions:
+    """Options of a TSM on it."""
+    shape = {"num_segments": num_segments, "num_class": NUM_CLASSES, "input_size": input_size}
+    return ModelOptions(dataset="kinetics", arch=arch, is_shift=True, **shape)
 
 
 def textbook_net(model: TSN) -> TSN:
@@ -84,17 +97,8 @@ def textbook_scores(model: TSN, views: Tensor) -> Tensor:
 
 def build_cases(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], list[Tensor]]]:
     """A pass over the videos for every row, each returning the scores of every video."""
-    write_folder(root / "clip", args.frames)
-    (root / "list.txt").write_text(f"clip {args.frames} 0\n" * args.videos)
-    paths = DatasetPaths("kinetics", NUM_CLASSES, root, None, root / "list.txt", IMAGE_TMPL, True)
-    options = ModelOptions(
-        dataset="kinetics",
-        arch=args.arch,
-        num_segments=args.segments,
-        num_class=NUM_CLASSES,
-        is_shift=True,
-        input_size=args.size,
-    )
+    paths = kinetics_like(root, num_frames=args.frames, num_videos=args.videos)
+    options = shift_options(args.arch, args.segments, args.size)
     torch.manual_seed(0)
     model = build_model(options)
     nn.init.normal_(model.classifier.weight, 0, 0.1)  # scores that differ
@@ -131,32 +135,22 @@ def check_same(cases: dict[str, Callable[[], list[Tensor]]]) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHS, default="resnet50")
-    parser.add_argument("--segments", type=int, default=8, help="frames a clip (default 8)")
-    parser.add_argument("--size", type=int, default=224, help="input size; full resolution is 8/7 of it (default 224)")
-    parser.add_argument("--frames", type=int, default=NUM_FRAMES, help=f"frames a video (default {NUM_FRAMES})")
-    parser.add_argument("--videos", type=int, default=2, help="videos a round (default 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default 5)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that load (default 1)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser = benchmark_parser(__doc__, rounds=5)
+    parser.add_argument("--arch", choices=ARCHS, default="resnet50", help="default: %(default)s")
+    parser.add_argument("--segments", type=at_least(1), default=8, help="frames a clip (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=at_least(1), default=224, help="input size; full resolution is 8/7 of it (default: %(default)s)"
+    )
+    parser.add_argument("--frames", type=at_least(1), default=NUM_FRAMES, help="frames a video (default: %(default)s)")
+    parser.add_argument("--videos", type=at_least(1), default=2, help="videos a round (default: %(default)s)")
+    parser.add_argument("--workers", type=at_least(0), default=1, help="processes that load (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="another row through torch.compile, timed when warm")
-    parser.add_argument("--quick", action="store_true", help="ResNet-18, 2 frames of 64 px: to see that it runs")
-    args = parser.parse_args(argv)
-    if args.quick:
-        args.arch, args.segments, args.size, args.frames, args.videos, args.rounds = "resnet18", 2, 64, 20, 1, 1
-    for name in ("segments", "frames", "videos", "rounds", "threads"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} is 1 or more, got {getattr(args, name)}")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {args.device}: no CUDA device here; --device cpu works")
-    return args
+    quick = {"arch": "resnet18", "segments": 2, "size": 64, "frames": 20, "videos": 1, "rounds": 1}
+    return prepare(parser.parse_args(argv), **quick)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         cases = build_cases(args, Path(folder))
         check_same(cases)  # and the warm-up

@@ -10,7 +10,6 @@ import torch
 
 from benchmarks.streaming import EAGER, UNCOUNTED, Case, clip_step, main, make_rows, run_rounds
 from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
-from ops.common.errors import InputError
 from ops.models import TSN, build_model
 
 
@@ -70,6 +69,7 @@ def test_a_small_run(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("argv", [["--rounds", "0"], ["--turn", str(UNCOUNTED)], ["--threads", "0"]], ids=str)
-def test_options_that_measure_nothing_are_refused(argv: list[str]) -> None:
-    with pytest.raises(InputError, match=r"or more|more than"):
+def test_options_that_measure_nothing_are_refused(argv: list[str], capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
         main(argv)
+    assert "or more, got" in capsys.readouterr().err
