@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 
 from ops.common.errors import InputError, counted
 from ops.common.modality import MODALITIES
+from ops.data.frame_ops import to_clip
 from ops.data.images import check_backend
 from ops.data.lists import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
 from ops.data.sampling import seeded_rng, stack_indices, test_indices, train_indices, val_indices
 from ops.data.sources import FrameFolder, FrameSource, VideoFile, num_template_fields, numbered_folder
 from ops.dataset_configs import IO_KINDS
-from ops.transforms import to_clip
 
 logger = logging.getLogger(__name__)
 

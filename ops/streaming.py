@@ -17,7 +17,7 @@ from ops.checkpoint.file import ModelOptions, load_checkpoint, load_into
 from ops.checkpoint.streaming_layout import streaming_options
 from ops.common.errors import InputError
 from ops.models import build_model
-from ops.network.folding import fold_batchnorm
+from ops.network.runtime import fold_batchnorm
 from ops.streaming_trace import trace_step
 from ops.transforms import ClipNormalize, test_transform
 

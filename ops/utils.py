@@ -57,3 +57,9 @@ def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list
     Example: scores [[.1, .9], [.8, .2]] with classes [1, 1] have a top-1 accuracy of 50.
     """
     return [100.0 * count.float() / max(len(target), 1) for count in num_correct(output, target, topk)]
+
+
+def hours_minutes_seconds(seconds: float) -> str:
+    """A duration as people read it: 5025 -> '1:23:45'."""
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{whole_seconds:02}"

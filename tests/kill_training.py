@@ -70,14 +70,14 @@ def differences(folder: Path, whole: Path) -> list[str]:
         if not same(ours["training"]["rng"], expected["training"]["rng"]):
             found.append(f"random states of {name}")
     logs = [path / "log" / "run" for path in (folder, whole)]
-    texts = [re.sub(r"(Time|Data) [\d.]+ \([\d.]+\)", r"\1", (log / "log.csv").read_text()) for log in logs]
+    texts = [re.sub(r"(Time|Data) [\d.]+ \([\d.]+\)|eta .*", r"\1", (log / "log.csv").read_text()) for log in logs]
     rows = [[{**row, "seconds": 0} for row in read_epochs(log / "epochs.csv")] for log in logs]
-    events = [read_events(log) for log in logs]
+    events = [read_events(log) + read_events(log / "steps") for log in logs]
     for name, (ours, expected) in {"log.csv": texts, "epochs.csv": rows, "TensorBoard curves": events}.items():
         if ours != expected:
             found.append(name)
     # A run that died before its first checkpoint leaves its few lines in `earlier-N`.
-    kept = r"ckpt(\.best)?\.pth\.tar|log\.csv|epochs\.csv|args\.txt|events\.out\.tfevents\..*|earlier-\d+"
+    kept = r"ckpt(\.best)?\.pth\.tar|log\.csv|epochs\.csv|args\.txt|steps|events\.out\.tfevents\..*|earlier-\d+"
     paths = [path for part in ("model", "log") for path in (folder / part / "run").iterdir()]
     return found + [f"{path.name} left behind" for path in paths if not re.fullmatch(kept, path.name)]
 

@@ -84,7 +84,8 @@ def test_published_command_on_a_small_folder(root, tmp_path):
 
     tags = {tag for tag, _, _ in read_events(log)}
     assert tags >= {"loss/train", "acc/train_top1", "acc/train_top5", "lr", "loss/test"}
-    assert tags >= {"acc/test_top1", "acc/test_top5", "acc/test_top1_best", "step/grad_norm", "step/lr"}
+    assert tags >= {"acc/test_top1", "acc/test_top5", "acc/test_top1_best"}
+    assert {tag for tag, _, _ in read_events(log / "steps")} == {"step/grad_norm", "step/lr", "step/loss"}
     assert 'shift_place: "blockres"' in (log / "args.txt").read_text()
 
     checkpoint = load_checkpoint(model / "ckpt.pth.tar")
@@ -99,7 +100,7 @@ def test_epochs_file_agrees_with_the_schedule_and_validation_is_every_nth_epoch_
     rows = read_epochs(only("log") / "epochs.csv")
     assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
     assert [row["test_top1"] is not None for row in rows] == [False, True, False, True, True]
-    assert all(row["skipped"] == row["nonfinite"] == 0 and row["seconds"] > 0 for row in rows)
+    assert all(row["skipped"] == 0 and row["seconds"] > 0 for row in rows)
     for name in ("curves.png", "confusion.png"):
         with Image.open(Path("plots") / name) as image:
             image.verify()
@@ -218,13 +219,12 @@ def test_unreadable_video_stops_the_run_or_is_counted(run, root, tmp_path, capsy
     assert [row["skipped"] for row in read_epochs(only("log") / "epochs.csv")] == [1, 1]
 
 
-def test_warnings_for_what_hardly_was_meant(run, caplog):
+def test_warnings_for_what_is_probably_a_mistake(run, caplog):
     run("--epochs 1 --lr 5 --lr_steps 10 --evaluate --tune_from ''")
     assert "Warning" not in caplog.text  # nothing is trained
     run("--epochs 1 --lr 0.005 --lr_steps 10")
     assert "each batch norm sees 3 clips" in caplog.text
     assert "--lr 0.005 is 11 times the published rate" in caplog.text
-    assert "never drops: --lr_steps begin at 10, --epochs is 1" in caplog.text
 
 
 MISTAKES = {
@@ -282,18 +282,9 @@ def test_a_wrong_option_is_one_line_too(capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_non_finite_loss_names_its_samples_and_leaves_them_in_a_file(run, tmp_path):
-    with pytest.raises(
-        InputError, match=r"in step 1 .*epoch 0, 3 samples: train/class .*batch and weights are in"
-    ) as caught:
+def test_a_loss_that_is_not_finite_names_its_samples(run):
+    with pytest.raises(InputError, match=r"in step 1 .*\(epoch 0, 3 samples: train/class .*\); a lower --lr"):
         run("--epochs 1 --lr 1e30")
-    path = only("checkpoint") / "nonfinite_epoch0_step1.pth.tar"
-    assert str(path) in str(caught.value)
-    saved = torch.load(path, weights_only=True)
-    assert (
-        saved["clips"].numel() == 3 * 6 * 32 * 32 and saved["clips"].dtype == torch.uint8 and len(saved["samples"]) == 3
-    )
-    assert load_checkpoint(path).options.arch == "resnet18"
 
 
 def test_args_can_be_read_back(run):

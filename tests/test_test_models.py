@@ -20,7 +20,7 @@ from ops.evaluation.net import PROTOCOLS, Runtime, Views, choose_views, pass_siz
 from ops.evaluation.scores import Scores
 from ops.models import build_model
 from tests.helpers import PROJECT, make_frame_folder, make_kinetics_tree, make_list, make_video, run_cli
-from tests.network.test_folding import randomize_batchnorm
+from tests.network.test_runtime import randomize_batchnorm
 
 NUM_VIDEOS, NUM_FRAMES, NUM_CLASSES = 4, 20, 3
 SIDE = 32  # crops; the short side is scaled to 32 * 256 // 224 = 36
@@ -263,7 +263,7 @@ def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
     assert lines[-2] == f"Class Accuracy {100 * per_class:.2f}%"
     assert lines[-1] == f"Overall Prec@1 {100 * right.mean():.2f}% Prec@5 100.00%"
     progress = r"video 4 done, total 4/4, average \d+\.\d{3} sec/video, moving Prec@1 "
-    progress += rf"{100 * right.mean():.3f} Prec@5 100\.000"
+    progress += rf"{100 * right.mean():.3f} Prec@5 100\.000, eta 0:00:00"
     assert any(re.fullmatch(progress, line) for line in lines)
 
     with open(files["out put.csv"], newline="") as file:
@@ -277,10 +277,19 @@ def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
     assert (files["plots"] / "per_class.txt").read_text().startswith("class ")
 
 
+def test_progress_counts_the_videos_of_the_whole_job(capsys):
+    show = test_models.progress_line(101, Process(world_size=2))
+    for done_here in (10, 15, 20, 51):
+        show(done_here, 2.0 * done_here, 50.0, 60.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", average")[0] for line in lines] == [f"video {n} done, total {n}/101" for n in (20, 40, 101)]
+    assert lines[0].endswith("eta 0:01:21") and lines[-1].endswith("eta 0:00:00")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--csv_file", "nowhere/x.csv", "folder .*nowhere is not there"),
+        ("--csv_file", "nowhere/x.csv", "there is no folder .*nowhere"),
         ("--scores", ".", "is a folder"),
         ("--plots", "file", "cannot write in .*file: File exists; see --plots"),
     ],
@@ -374,7 +383,7 @@ def test_unreadable_videos_are_named_or_counted(tree, tsm, tsn, tmp_path, capsys
     np.testing.assert_allclose(scores.scores, whole.scores[[0, 2, 3]], rtol=1e-4, atol=1e-5)
 
     shutil.rmtree(root / "kinetics" / "images" / "val")
-    with pytest.raises(InputError, match="not one video could be read"):
+    with pytest.raises(InputError, match="none of the videos could be read"):
         evaluate(root, tsm, tmp_path, "--on_error", "skip")
 
 

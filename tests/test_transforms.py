@@ -11,7 +11,9 @@ from PIL import Image, ImageOps
 
 from ops.common.errors import InputError
 from ops.data import frame_ops
+from ops.data.frame_ops import to_clip
 from ops.transforms import (
+    CORNER_GRID,
     ClipNormalize,
     Compose,
     GroupCenterCrop,
@@ -22,7 +24,6 @@ from ops.transforms import (
     GroupRandomHorizontalFlip,
     GroupScale,
     fixed_offsets,
-    to_clip,
     train_transform,
     val_transform,
 )
@@ -147,7 +148,7 @@ def test_the_thirteen_offsets_in_published_order() -> None:
         "lower right quarter": (3 * w, 3 * h),
     }
     assert fixed_offsets(340, 256, 224, 192) == list(expected.values())
-    assert fixed_offsets(340, 256, 224, 192, more=False) == list(expected.values())[:5]
+    assert fixed_offsets(340, 256, 224, 192, CORNER_GRID) == list(expected.values())[:5]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,4 +1,4 @@
-"""What torchrun hands over: which process this is, on which device, and how the processes agree."""
+"""The processes of a job: which one this is, on which device it computes, and how they agree."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def check_amp(amp: str, process: Process, command: str) -> None:
 
 @contextlib.contextmanager
 def lost_processes(process: Process) -> Iterator[None]:
-    """Tell in one line that another process of the job is gone; its own last words say why.
+    """Report in one line that another process of the job is gone; its own last line says why.
 
     Raises:
         InputError: in place of what gloo or NCCL raise then.
@@ -175,14 +175,14 @@ def lost_processes(process: Process) -> Iterator[None]:
             raise
         raise InputError(
             f"process {process.rank} lost another process of the job, which ended or was killed; torchrun "
-            "--max_restarts starts them again, and --resume auto goes on from the last checkpoint"
+            "--max_restarts starts them again, and --resume auto continues from the last checkpoint"
         ) from error
 
 
 def shut_down() -> None:
     """Leave the job, if this process is in one."""
     if dist.is_available() and dist.is_initialized():
-        if sys.exc_info()[0] is None:  # else there is something to say first: torchrun ends the others of a broken job
+        if sys.exc_info()[0] is None:  # else an error is on its way: torchrun ends the others of a broken job
             gc.collect()  # networks in DDP hold the group, too; the last to let go of it waits for its threads to end
         dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and kill as a wish that a run looks at between steps, not as a blow in the middle of one."""
+"""Ctrl-C and kill as a request that a run looks at between steps, instead of an end in the middle of one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class StopSignals:
     notice: what the user reads on stderr when it comes; "" for nothing.
     """
 
-    def __init__(self, notice: str = "saving behind this step; once more to quit at once") -> None:
+    def __init__(self, notice: str = "saving after this step; once more to quit at once") -> None:
         self._notice = notice
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}

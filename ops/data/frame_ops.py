@@ -73,7 +73,7 @@ def resize(frames: Frames, width: int, height: int) -> Frames:
         return _each(frames, lambda image: image.resize((width, height), Image.Resampling.BILINEAR))
     if not isinstance(frames, Tensor) and any(frame.shape != frames[0].shape for frame in frames):
         return [_resize_tensor(frame[None], width, height)[0] for frame in frames]
-    return _resize_tensor(to_tensor(frames), width, height)
+    return _resize_tensor(to_clip(frames), width, height)
 
 
 def resize_each(frames: Frames, target: Callable[[int, int], tuple[int, int]]) -> Frames:
@@ -129,7 +129,7 @@ def flip(frames: Frames, *, invert_x: bool = False) -> Frames:
     if is_pillow(frames):
         mirrored = _each(frames, lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
         return [(ImageOps.invert(x), y) for x, y in mirrored] if invert_x else mirrored
-    mirrored = to_tensor(frames).flip(-1)
+    mirrored = to_clip(frames).flip(-1)
     if invert_x:
         mirrored[:, 0] = 255 - mirrored[:, 0]
     return mirrored
@@ -139,10 +139,10 @@ def concatenate(groups: Sequence[Frames]) -> Frames:
     """Frames of several groups, one group after the other."""
     if is_pillow(groups[0]):
         return [frame for group in groups for frame in group]
-    return torch.cat([to_tensor(group).permute(0, 2, 3, 1) for group in groups]).permute(0, 3, 1, 2)
+    return torch.cat([to_clip(group).permute(0, 2, 3, 1) for group in groups]).permute(0, 3, 1, 2)
 
 
-def to_tensor(frames: Frames) -> Tensor:
+def to_clip(frames: Frames) -> Tensor:
     """Stack to uint8 (T, C, H, W) in channels-last memory; a stacked tensor is returned as it is."""
     if isinstance(frames, Tensor):
         return frames

@@ -1,28 +1,133 @@
-"""Evaluation of one net or an ensemble over a test set.
+"""Evaluation of one net or an ensemble over a test set: from the options of test_models.py to scores.
 
 An ensemble's scores are the mean over its nets, each weighted by its coefficient (`ops.evaluation.scores.fuse`).
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
-from ops.data.loader import Batch
+from ops.data.loader import Batch, make_loader
 from ops.dataset import TSNDataSet
-from ops.evaluation.net import Net
+from ops.dataset_configs import resolve_dataset
+from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, load_net
 from ops.evaluation.scores import fuse
+from ops.network.runtime import warn_if_compiling_is_slow
 from ops.utils import AverageMeter, accuracy
 
 
-def check_same_videos(datasets: Sequence[TSNDataSet]) -> None:
+@dataclass(frozen=True)
+class Ensemble:
+    """One net or several, each with its own view of the same videos.
+
+    Attributes:
+        coeffs: weight of each net's scores.
+        class_names: None where no net and no data set has any.
+    """
+
+    nets: list[Net]
+    datasets: list[TSNDataSet]
+    coeffs: list[float]
+    class_names: list[str] | None
+
+    def loaders(self, args: argparse.Namespace, process: Process) -> list[Any]:
+        """A loader for each net, all in the same order of videos; they share the workers."""
+        workers = -(-process.share_workers(args.workers) // len(self.nets))
+        batch_size = args.batch_size * process.world_size
+        return [
+            make_loader(
+                dataset,
+                batch_size=batch_size,
+                workers=workers,
+                shuffle=False,
+                rank=process.rank,
+                world_size=process.world_size,
+            )
+            for dataset in self.datasets
+        ]
+
+
+def build_ensemble(args: argparse.Namespace, process: Process, *, find_file: Callable[[str], Path] = Path) -> Ensemble:
+    """The nets that test_models.py's options name.
+
+    Args:
+        args: with `weights` as a list.
+        find_file: an entry of `weights` -> checkpoint file.
+
+    Raises:
+        InputError: a file that is missing or does not fit, options that contradict each other, other videos.
+    """
+    num_nets = len(args.weights)
+    coeffs = _per_net(args.coeff or [1.0], num_nets, "--coeff")
+    if not np.isfinite(coeffs).all():
+        raise InputError(f"--coeff {args.coeff}: the weights must be finite numbers")
+    views = choose_views(
+        args.protocol,
+        num_crops=args.test_crops,
+        dense=args.dense_sample,
+        twice=args.twice_sample,
+        full_res=args.full_res,
+    )
+    warn_if_compiling_is_slow(args.compile, process.device)
+    runtime = Runtime(process.device, process.devices, args.amp, args.compile, args.memory_format != "contiguous")
+    options = ("test_segments", "test_list", "root_path", "image_tmpl")
+    values = [_per_net(getattr(args, name), num_nets, f"--{name}") for name in options]
+    nets, datasets, class_names = [], [], None
+    for weights, num_segments, test_list, root_path, image_tmpl in zip(args.weights, *values, strict=True):
+        checkpoint = load_checkpoint(find_file(weights))
+        recorded = checkpoint.options
+        paths = resolve_dataset(
+            args.dataset,
+            recorded.modality,
+            root_dataset=args.root_dataset,
+            split=args.split,
+            num_class=args.num_class or default_num_class(args.dataset, checkpoint),
+            val_list=test_list,
+            root_path=root_path,
+            image_tmpl=image_tmpl or (recorded.image_tmpl if recorded.dataset == args.dataset else None),
+            io=args.io,
+        )
+        net = load_net(
+            checkpoint,
+            views=views,
+            runtime=runtime,
+            num_segments=num_segments,
+            input_size=args.input_size,
+            num_class=paths.num_classes,
+        )
+        nets.append(net)
+        same_name = ("io", "image_backend", "reverse", "allow_outside", "max_num")
+        datasets.append(net.dataset(paths, **{name: getattr(args, name) for name in same_name}))
+        class_names = class_names or paths.class_names or recorded.class_names
+    _check_same_videos(datasets)
+    return Ensemble(nets, datasets, coeffs, class_names)
+
+
+def _per_net(value: Sequence | str | None, num_nets: int, option: str) -> list:
+    """One value for each net: a list (or comma list) of as many, or a single one for all."""
+    values = value.split(",") if isinstance(value, str) and num_nets > 1 else value
+    if values is None or isinstance(values, str) or len(values) == 1:
+        return [values if values is None or isinstance(values, str) else values[0]] * num_nets
+    if len(values) != num_nets:
+        raise InputError(
+            f"{option} has {counted(len(values), 'value')} for {counted(num_nets, 'weight')}: give one for each"
+            + (", or one for all" if num_nets > 1 else "")
+        )
+    return list(values)
+
+
+def _check_same_videos(datasets: Sequence[TSNDataSet]) -> None:
     """Raise InputError unless all lists name the same videos with the same labels, in the same order."""
     first = datasets[0]
     for other in datasets[1:]:
@@ -77,8 +182,8 @@ def evaluate(
     Args:
         loaders: one a net, all in the same order of videos, not shuffled.
         coeffs, softmax: as in `fuse`, for the running accuracy.
-        on_error: 'raise', or 'skip' the videos that some net's data cannot be read of.
-        on_progress: called behind each batch with (videos done, seconds so far, running top-1, running top-5) of this
+        on_error: 'raise', or 'skip' the videos that some net cannot read.
+        on_progress: called after each batch with (videos done, seconds so far, running top-1, running top-5) of this
             process.
 
     Raises:
@@ -143,7 +248,7 @@ def _merge(shares: Sequence[_Share], num_nets: int) -> Outcome:
     flat = [array for share in shares for array in share[0]]
     if not flat:
         shown = f"; the first: {failures[0]}" if failures else ""
-        raise InputError(f"not one video could be read ({len(failures)} failed){shown}")
+        raise InputError(f"none of the videos could be read ({len(failures)} failed){shown}")
     indices, order = np.unique(np.concatenate(flat), return_index=True)
     scores = [
         np.concatenate([array for share in shares for array in share[1][number]])[order] for number in range(num_nets)

@@ -1,4 +1,4 @@
-"""A trained network with the pipeline that it wants: from a checkpoint to the scores of a video.
+"""A trained network with its pipeline: from a checkpoint to the scores of a video.
 
 A view is one crop of one clip; a video's scores are the mean over its views.
 """
@@ -14,16 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ops.checkpoint.file import Checkpoint, ModelOptions, load_into
+from ops.checkpoint.file import Checkpoint, load_into
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError, counted
 from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DatasetPaths
 from ops.models import build_model
-from ops.network.compiling import compile_errors, hide_shifts
-from ops.network.folding import fold_batchnorm
-from ops.network.memory_format import to_channels_last
-from ops.training.step import autocast
+from ops.network.runtime import autocast, compile_errors, fold_batchnorm, to_channels_last
 from ops.transforms import ClipNormalize, test_transform
 
 logger = logging.getLogger(__name__)
@@ -98,7 +96,7 @@ class Runtime:
 
 
 class Net:
-    """A trained network with the pipeline that it wants: sampling, crops, normalisation, scores.
+    """A trained network with its pipeline: sampling, crops, normalisation, scores.
 
     Attributes:
         name: where the weights come from.
@@ -195,8 +193,6 @@ def _prepare(model: nn.Module, runtime: Runtime) -> nn.Module:
     if runtime.channels_last:
         to_channels_last(model)
     if runtime.compile:
-        if runtime.device.type == "cpu" and runtime.amp == "none":
-            hide_shifts(model)
         # Freezing lays the weights out for the kernels; shapes are those of the passes.
         return torch.compile(model, dynamic=False, options={"freezing": True})
     if len(runtime.devices) > 1:

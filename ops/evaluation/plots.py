@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ops.common.errors import InputError
-from ops.common.files import atomic_path
+from ops.common.files import atomic_path, check_writable
 from ops.common.metrics import per_class_accuracy
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _LABELLED_CLASSES = 60  # beyond this, class names on the axes are unreadable
 _NUMBERED_CLASSES = 20  # beyond this, numbers in the cells are
+SHOWN_CLASSES = 10  # that a terminal shows of the best and of the worst
 
 
 Rows = Sequence[Mapping[str, float | None]]  # a run's epochs, as `ops.training.log.read_epochs` gives them
@@ -30,27 +32,46 @@ def class_names_or_numbers(class_names: Sequence[str] | None, num_classes: int) 
     return [str(index) for index in range(num_classes)]
 
 
-def per_class_table(matrix: np.ndarray, class_names: Sequence[str] | None) -> str:
+def check_can_plot(folder: str | Path) -> None:
+    """Find out now, and not after the last epoch, whether figures can be drawn and written.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("--plots needs matplotlib: pip install -r requirements.txt")
+    check_writable(Path(folder), "see --plots")
+
+
+def per_class_table(matrix: np.ndarray, class_names: Sequence[str] | None, *, most: int | None = None) -> str:
     """A line for each class that occurs: videos, right ones, accuracy, and the class it is most often taken for.
 
     Args:
         matrix: counts (K, K), a row for each true class.
         class_names: K names, or None for numbers.
+        most: list only so many of the best and of the worst classes, best first, where that is shorter.
     """
     matrix = np.asarray(matrix)
     names = class_names_or_numbers(class_names, len(matrix))
-    accuracy = per_class_accuracy(matrix)
+    accuracy = per_class_accuracy(matrix).numpy()
     width = max([len("class"), *(len(name) for name in names)])
-    lines = [f"{'class':<{width}}  videos  right  accuracy  most often taken for"]
-    for index in np.flatnonzero(matrix.sum(axis=1)):
+
+    def line(index: int) -> str:
         wrong = matrix[index].copy()
         wrong[index] = 0
         taken_for = f"{names[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else "-"
-        lines.append(
+        return (
             f"{names[index]:<{width}}  {int(matrix[index].sum()):>6}  {int(matrix[index, index]):>5}"
             f"  {100 * float(accuracy[index]):>7.2f}%  {taken_for}"
         )
-    return "\n".join(lines)
+
+    occurring = np.flatnonzero(matrix.sum(axis=1))
+    header = f"{'class':<{width}}  videos  right  accuracy  most often taken for"
+    if most is None or len(occurring) <= 2 * most:
+        return "\n".join([header, *map(line, occurring)])
+    ranked = occurring[np.argsort(-accuracy[occurring], kind="stable")]
+    left_out = f"... {len(ranked) - 2 * most} classes between ..."
+    return "\n".join([header, *map(line, ranked[:most]), left_out, *map(line, ranked[-most:])])
 
 
 def confusion_png(

@@ -1,14 +1,13 @@
 """What a run leaves in its log folder: log.csv, epochs.csv, args.txt and TensorBoard events.
 
-A checkpoint carries how long each of these files was. A resumed run cuts them back to that and goes on writing, so that
-nothing is missing and nothing is there twice, wherever the run was killed.
+A checkpoint carries how long the two csv files were: a resumed run cuts them back to that, and marks the TensorBoard
+events after the checkpoint as overwritten, so that nothing is missing and nothing is there twice.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import fnmatch
 import json
 import logging
 import os
@@ -17,15 +16,15 @@ import shutil
 import subprocess
 import sys
 import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ops.common.errors import InputError
+from ops.common.distributed import Process
+from ops.common.errors import InputError, counted
 from ops.common.files import flush_to_disk
 
 logger = logging.getLogger(__name__)
@@ -42,32 +41,40 @@ EPOCH_COLUMNS = (
     "best",
     "seconds",
     "skipped",  # samples that could not be read
-    "nonfinite",  # steps left out for a loss or gradient that was not finite
 )
 _LINES, _EPOCHS, _ARGS, _EVENTS = "log.csv", "epochs.csv", "args.txt", "events.out.tfevents.*"
-_TAIL_BYTES = 4096
+_STEPS = "steps"  # subfolder of the curves over steps: TensorBoard shows it as a run of its own
 
 
 class RunLog:
     """The log files of a run.
 
     log.csv holds the lines that the run prints, as published; epochs.csv a row of numbers for each epoch, with empty
-    fields where the epoch had no validation.
+    fields where the epoch had no validation. TensorBoard curves over epochs lie in the folder itself, curves over steps
+    in its subfolder `steps`.
 
     Args:
         folder: None writes nothing.
-        resume: `state()` of the checkpoint that the run goes on from; None starts new files. What another run left in
+        resume: `state()` of the checkpoint that the run continues from; None starts new files. What another run left in
             the folder is moved into a subfolder `earlier-1`, `earlier-2`, ...
+        start: (epoch, step of the run) at which the run starts or continues.
         echo: print the lines, too.
     """
 
-    def __init__(self, folder: Path | None, *, resume: Mapping[str, Any] | None = None, echo: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        resume: Mapping[str, Any] | None = None,
+        start: tuple[int, int] = (0, 0),
+        echo: bool = True,
+    ) -> None:
         self.folder = folder
         self._echo = echo
-        self._events = None
+        self._events: dict[str, _Events] = {}
         if folder is None:
             return
-        with _clear_errors(folder):
+        with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if resume is None or not _cut_back(folder, resume):
                 if resume is not None:
@@ -78,7 +85,9 @@ class RunLog:
             self._rows = csv.DictWriter(self._epochs, EPOCH_COLUMNS)
             if self._epochs.tell() == 0:
                 self._rows.writeheader()
-            self._events = _open_events(folder)
+            places = {"epoch": folder, "step": folder / _STEPS}
+            for unit, first in zip(places, start, strict=True):
+                self._events[unit] = _Events(places[unit], first if resume is not None else None)
 
     def line(self, text: str) -> None:
         """Print a line and keep it in log.csv."""
@@ -87,26 +96,22 @@ class RunLog:
             sys.stdout.flush()
         if self.folder is None:
             return
-        with _clear_errors(self.folder):
+        with _writing(self.folder):
             self._lines.write(text + "\n")
             self._lines.flush()
 
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        """Add a point to a TensorBoard curve."""
-        if self._events is None:
+    def scalar(self, tag: str, value: float, number: int, *, unit: str = "epoch") -> None:
+        """Add a point to a TensorBoard curve over epochs or, with unit 'step', over steps."""
+        if self.folder is None:
             return
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
-        event = Event(summary=scalar(tag, value), step=step, wall_time=time.time())
-        with _clear_errors(self.folder):
-            self._events.write_event(event)
+        with _writing(self.folder):
+            self._events[unit].scalar(tag, value, number)
 
     def epoch_row(self, row: Mapping[str, Any]) -> None:
         """Add a row to epochs.csv; columns that it lacks stay empty."""
         if self.folder is None:
             return
-        with _clear_errors(self.folder):
+        with _writing(self.folder):
             self._rows.writerow(row)
             self._epochs.flush()
 
@@ -116,28 +121,101 @@ class RunLog:
             return
         rows = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "note": note, **facts, **_environment(), **options}
         text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in rows.items())
-        with _clear_errors(self.folder), open(self.folder / _ARGS, "a", encoding="utf-8") as file:
+        with _writing(self.folder), open(self.folder / _ARGS, "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
-    def state(self) -> dict[str, list[int]]:
-        """Write everything to disk, and tell how long each file is and what its end looks like."""
+    def state(self) -> dict[str, int]:
+        """Write everything to disk, and return the length of each csv file."""
         if self.folder is None:
             return {}
-        with _clear_errors(self.folder):
-            for file in (self._lines, self._epochs, self._events):
+        with _writing(self.folder):
+            for file in (self._lines, self._epochs, *self._events.values()):
                 file.flush()
-            paths = [self.folder / _LINES, self.folder / _EPOCHS, *sorted(self.folder.glob(_EVENTS))]
+            paths = [self.folder / _LINES, self.folder / _EPOCHS]
             for path in paths:
                 flush_to_disk(path)
-            return {path.name: [path.stat().st_size, _tail_checksum(path, path.stat().st_size)] for path in paths}
+            return {path.name: path.stat().st_size for path in paths}
 
     def close(self) -> None:
-        if self._events is None:
+        if not self._events:
             return
-        events, self._events = self._events, None
-        with _clear_errors(self.folder), contextlib.ExitStack() as every:  # each is closed, whatever another raises
-            for file in (self._lines, self._epochs, events):
+        files = [self._lines, self._epochs, *self._events.values()]
+        self._events = {}
+        self.folder, folder = None, self.folder
+        with _writing(folder), contextlib.ExitStack() as every:
+            for file in files:  # each is closed, whatever another raises
                 every.callback(file.close)
+
+
+class _Events:
+    """A TensorBoard event file, written to directly: SummaryWriter's thread would print a traceback when the disk is
+    full, and the run would wait for it without end.
+
+    Args:
+        first: TensorBoard forgets what earlier files say from this epoch or step on (as `purge_step` asks it to);
+            None: there are none.
+    """
+
+    def __init__(self, folder: Path, first: int | None) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(exist_ok=True)
+        # Names hold the time in seconds only; two runs in one second must not share a file.
+        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.monotonic_ns() % 10**9:09d}")
+        self.flush, self.close = self._writer.flush, self._writer.close
+        if first is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(session_log=start, step=first, wall_time=time.time()))
+
+    def scalar(self, tag: str, value: float, number: int) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        self._writer.write_event(Event(summary=scalar(tag, value), step=number, wall_time=time.time()))
+
+
+class UnreadSamples:
+    """The samples that a run left out because they could not be read; each is logged once.
+
+    Args:
+        messages: those that the run, if resumed, has already logged.
+    """
+
+    def __init__(self, messages: Sequence[str], log: RunLog, process: Process) -> None:
+        self._seen = dict.fromkeys(messages)  # a set that keeps its order
+        self._here: list[str] = []
+        self._log, self._process = log, process
+
+    @property
+    def messages(self) -> list[str]:
+        """A line for each sample."""
+        return list(self._seen)
+
+    def note(self, message: str) -> None:
+        """Note a sample; only the first process, which writes the log, can log it at once."""
+        if self._process.is_main:
+            self._add(message)
+        else:
+            self._here.append(message)
+
+    def share(self) -> None:
+        """Give the first process what the others could not read; every process must call this."""
+        for messages in self._process.gather(self._here):
+            for message in messages:
+                self._add(message)
+        self._here = []
+
+    def report(self) -> None:
+        """Log how many there were, if any."""
+        if self._seen:
+            first = next(iter(self._seen))
+            self._log.line(f"{counted(len(self._seen), 'unreadable video')} left out; the first: {first}")
+
+    def _add(self, message: str) -> None:
+        if message not in self._seen:
+            self._seen[message] = None
+            self._log.line(f"Left out: {message}")
 
 
 def read_epochs(path: str | Path) -> list[dict[str, float | None]]:
@@ -156,51 +234,20 @@ def read_epochs(path: str | Path) -> list[dict[str, float | None]]:
         raise InputError(f"{path} is not the epochs.csv of a run: {error}") from error
 
 
-def _open_events(folder: Path) -> Any:
-    # The writer that SummaryWriter puts behind a queue: written to directly, the file's length is known at any time.
-    from tensorboardX.event_file_writer import EventsWriter
-
-    # Names hold the time in seconds only; two runs in one second must not share a file.
-    return EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.monotonic_ns() % 10**9:09d}")
-
-
-def _tail_checksum(path: Path, size: int) -> int:
-    with open(path, "rb") as file:
-        file.seek(max(0, size - _TAIL_BYTES))
-        return zlib.crc32(file.read(min(size, _TAIL_BYTES)))
-
-
-def _cut_back(folder: Path, state: Mapping[str, Any]) -> bool:
-    """Cut the files to what they were; False, and nothing changed, if they are not the same files."""
-    sizes = {}
-    for name, entry in state.items():
-        if not _is_log_record(name, entry):
+def _cut_back(folder: Path, lengths: Mapping[str, Any]) -> bool:
+    """Cut the csv files to the lengths that they had; False, and nothing changed, if they are not the same files."""
+    paths = {folder / name: lengths.get(name) for name in (_LINES, _EPOCHS)}
+    for path, length in paths.items():
+        if not isinstance(length, int) or not path.is_file() or not 0 <= length <= path.stat().st_size:
             return False
-        path, (size, checksum) = folder / name, entry
-        if not path.is_file() or path.stat().st_size < size or _tail_checksum(path, size) != checksum:
-            return False
-        sizes[path] = size
-    if not sizes:
-        return False
-    for path in folder.glob(_EVENTS):
-        if path not in sizes:
-            path.unlink()  # events from after the checkpoint: the run is about to write them again
-    for path, size in sizes.items():
-        os.truncate(path, size)
+    for path, length in paths.items():
+        os.truncate(path, length)
     return True
-
-
-def _is_log_record(name: object, entry: object) -> bool:
-    """Whether this is a log file's name, length and checksum: a stranger's checkpoint must not cut any other file."""
-    known = isinstance(name, str) and Path(name).name == name
-    known = known and (name in (_LINES, _EPOCHS) or fnmatch.fnmatchcase(name, _EVENTS))
-    pair = isinstance(entry, (list, tuple)) and len(entry) == 2
-    return known and pair and all(type(value) is int and value >= 0 for value in entry)
 
 
 def _move_away(folder: Path) -> None:
     old = [path for path in (folder / _LINES, folder / _EPOCHS, folder / _ARGS) if path.exists()]
-    old += sorted(folder.glob(_EVENTS))
+    old += [*sorted(folder.glob(_EVENTS)), *folder.glob(_STEPS)]
     if not old:
         return
     number = 1
@@ -214,7 +261,8 @@ def _move_away(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _clear_errors(folder: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn an OSError in the block into one line."""
     try:
         yield
     except OSError as error:

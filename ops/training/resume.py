@@ -1,9 +1,8 @@
-"""What a checkpoint holds beyond the weights, so that a run goes on exactly where it was."""
+"""What a checkpoint holds beyond the weights, so that a run continues exactly where it was."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 from ops.checkpoint.file import Checkpoint, ModelOptions, load_checkpoint, same_dataset, set_rng_state
 from ops.common.distributed import Process
 from ops.common.errors import InputError
-from ops.training.progress import EpochProgress
+from ops.training.epoch import EpochProgress
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def check_same_network(checkpoint: Checkpoint, options: Mapping[str, Any]) -> No
 
 
 def check_resumable(checkpoint: Checkpoint, recorded: Mapping[str, Any]) -> None:
-    """Refuse to go on with other options than a run began with, where they would change what it gives.
+    """Refuse to continue with other options than a run began with, where they would change what it gives.
 
     Raises:
         InputError: naming the options with both values.
@@ -97,7 +96,7 @@ def check_resumable(checkpoint: Checkpoint, recorded: Mapping[str, Any]) -> None
     changes = changed_options(before, recorded)
     if changes:
         raise InputError(
-            f"cannot go on with {checkpoint.path}: {'; '.join(changes)}; "
+            f"cannot continue {checkpoint.path}: {'; '.join(changes)}; "
             "--tune_from starts a new run from its weights, with any options"
         )
 
@@ -129,7 +128,7 @@ def read_position(checkpoint: Checkpoint, *, num_steps: int) -> Position:
     """
     if checkpoint.epoch is None or checkpoint.optimizer is None:
         raise InputError(
-            f"{checkpoint.path} holds weights, but no run to go on with; --tune_from starts a new run from weights"
+            f"{checkpoint.path} holds weights, but no run to continue; --tune_from starts a new run from weights"
         )
     position = Position(checkpoint.epoch, best_prec1=checkpoint.best_prec1 or 0.0)
     training = checkpoint.extra.get("training")
@@ -182,27 +181,6 @@ def restore_random_state(checkpoint: Checkpoint, process: Process, scaler: torch
             set_rng_state(states[process.rank])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{checkpoint.path}: its record of the run is damaged ({error!r})") from error
-
-
-def run_folder(root: str, name: str) -> Path:
-    """Folder of a run; InputError for a name that leads elsewhere."""
-    if Path(name).name != name:
-        raise InputError(f"--store_name {name!r} must be the name of a folder, without slashes")
-    return Path(root) / name
-
-
-def check_writable(folder: Path, hint: str) -> None:
-    """Find out now, and not behind the first epoch, whether files can be written.
-
-    Raises:
-        InputError: they cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write in {folder}: {error.strerror}; {hint}") from error
 
 
 def find_checkpoint(resume: str, model_folder: Path, *, needed: bool) -> Checkpoint | None:

@@ -2,121 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from ops.checkpoint.file import ModelOptions, published_state_dict, rng_state, save_checkpoint
+from ops.checkpoint.file import published_state_dict, rng_state, save_checkpoint
 from ops.common.distributed import Process
 from ops.common.errors import counted
 from ops.common.signals import StopSignals
 from ops.data.loader_faults import LoaderError
 from ops.dataset import TSNDataSet
-from ops.training.epoch import Validation, train_one_epoch, validate
-from ops.training.faults import UnreadSamples, describe_nonfinite
-from ops.training.log import RunLog
-from ops.training.progress import EpochProgress, Hooks, StopRequestedError
+from ops.training.epoch import EpochProgress, Hooks, StopRequestedError, Validation, train_one_epoch, validate
+from ops.training.log import RunLog, UnreadSamples
 from ops.training.resume import BEST, LATEST, Position
-from ops.training.schedule import Schedule
-from ops.training.setup import Networks
-from ops.training.step import Normalize
+from ops.training.settings import Settings
+from ops.training.step import Networks, Updater
+
+logger = logging.getLogger(__name__)
+
+_MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """The plain numbers of a run; see `train_one_epoch` for most of them.
+class Data:
+    """The data sets of a run and their loaders; `num_steps` is the number of training batches in an epoch."""
 
-    Attributes:
-        epochs: length of the run.
-        batch_size: of the whole job.
-        eval_freq: validate behind every so many epochs, and behind the last.
-        save_every: also save behind every so many steps.
-    """
-
-    epochs: int
-    batch_size: int
-    weight_decay: float
-    eval_freq: int = 5
-    print_freq: int = 20
-    save_every: int | None = None
-    clip_norm: float | None = None
-    accum_steps: int = 1
-    amp: str = "none"
-    on_nan: str = "stop"
-    on_error: str = "raise"
+    train_set: TSNDataSet
+    val_set: TSNDataSet
+    train_loader: DataLoader
+    val_loader: DataLoader
+    num_steps: int
 
 
 class Run:
-    """Trains from a `Position` to the last epoch.
-
-    Args:
-        model_folder: where checkpoints go.
-        options: rebuild the network and its data pipeline; kept in each checkpoint.
-        recorded: options that a resumed run must share.
-    """
+    """Trains from a `Position` to the last epoch, or only validates."""
 
     def __init__(
         self,
+        settings: Settings,
         networks: Networks,
-        optimizer: Optimizer,
-        train_loader: DataLoader,
-        val_loader: DataLoader,
+        updater: Updater,
+        data: Data,
         *,
-        train_set: TSNDataSet,
-        val_set: TSNDataSet,
-        schedule: Schedule,
-        settings: RunSettings,
-        normalize: Normalize,
-        scaler: torch.amp.GradScaler | None,
         process: Process,
         log: RunLog,
-        stop: StopSignals,
-        model_folder: Path,
-        options: ModelOptions,
-        recorded: Mapping[str, Any],
         position: Position,
-        num_steps: int,
     ) -> None:
-        self.networks, self.optimizer, self.scaler = networks, optimizer, scaler
-        self.train_loader, self.val_loader = train_loader, val_loader
-        self.train_set, self.val_set = train_set, val_set
-        self.schedule, self.settings, self.normalize = schedule, settings, normalize
-        self.process, self.log, self.stop = process, log, stop
-        self.model_folder, self.options, self.recorded = model_folder, options, recorded
-        self.position, self.num_steps = position, num_steps
+        self.settings, self.networks, self.updater, self.data = settings, networks, updater, data
+        self.process, self.log, self.position = process, log, position
         self.last_validation: Validation | None = None
+        self._stop = StopSignals()
         self._unread = UnreadSamples(position.unread, log, process)
 
-    def fit(self) -> bool:
-        """Train to the end; False if a signal ended the run early, saved and ready to go on."""
-        while self.position.epoch < self.settings.epochs:
-            if not self._epoch():
-                return False
+    def fit(self) -> int | None:
+        """Train to the end; return None, or the exit status of a signal that ended the run early (it is saved then)."""
+        return self._until_stopped(self._train_all)
+
+    def evaluate(self) -> int | None:
+        """Only validate; return the exit status of a signal that ended it early."""
+        return self._until_stopped(self._validate)
+
+    def _until_stopped(self, work: Callable[[], Any]) -> int | None:
+        try:
+            with self._stop:
+                work()
+        except StopRequestedError:
+            return self._stop.exit_status
+        finally:
+            self.log.close()
+        return None
+
+    def _train_all(self) -> None:
+        while self.position.epoch < self.settings.schedule.epochs:
+            try:
+                self._epoch()
+            except StopRequestedError:
+                self._say_stopped()
+                raise
         self._unread.report()
-        return True
 
-    def validate(self) -> Validation:
-        """Validate once, and log the outcome.
+    # --- an epoch -----------------------------------------------------------------------------------------------------
 
-        Raises:
-            StopRequestedError: a signal came in.
-        """
+    def _epoch(self) -> None:
+        """Train and validate one epoch and save it; StopRequestedError if a signal ended it."""
+        position = self.position
+        epoch = position.epoch
+        self._stop_if_wanted()  # everything so far is saved
+        is_saved = position.progress is not None
+        progress = position.progress = position.progress or EpochProgress(epoch)
+        if progress.step < self.data.num_steps:
+            is_saved = False
+            self._train(progress)
+            self._unread.share()
+        result = None
+        if self._validates_after(epoch):
+            if not is_saved:
+                self.save()  # a kill during validation costs no training
+            self._stop_if_wanted()
+            result = self._validate()
+        self._finish_epoch(progress, result)
+
+    def _validates_after(self, epoch: int) -> bool:
+        return (epoch + 1) % self.settings.eval_freq == 0 or epoch + 1 == self.settings.schedule.epochs
+
+    def _train(self, progress: EpochProgress) -> None:
+        """Train the epoch to its end, or save where something ends it early."""
+        settings, data = self.settings, self.data
+        data.train_loader.sampler.set_epoch(progress.epoch, progress.step * settings.batch_size)
+        try:
+            complete = train_one_epoch(
+                self.networks,
+                self.updater,
+                data.train_loader,
+                progress=progress,
+                num_steps=data.num_steps,
+                settings=settings,
+                process=self.process,
+                hooks=self._hooks(),
+            )
+        except LoaderError as error:
+            self.save()
+            saved = f"saved after step {progress.step} of epoch {progress.epoch}; --resume auto continues from there"
+            raise LoaderError(f"{error}; {saved}") from error
+        if not complete:
+            self.save()
+            raise StopRequestedError
+
+    def _validate(self) -> Validation:
+        data = self.data
         result = validate(
-            self.networks.evaluation,
-            self._bar(self.val_loader, "validation", total=len(self.val_loader)),
-            num_listed=len(self.val_set),
-            num_classes=self.options.num_class,
-            normalize=self.normalize,
-            device=self.process.device,
-            amp=self.settings.amp,
-            on_error=self.settings.on_error,
-            print_freq=self.settings.print_freq,
+            self.networks,
+            data.val_loader,
+            num_listed=len(data.val_set),
+            settings=self.settings,
             process=self.process,
             hooks=self._hooks(),
         )
@@ -126,90 +147,28 @@ class Run:
         self.last_validation = result
         return result
 
-    # --- an epoch -----------------------------------------------------------------------------------------------------
-
-    def _epoch(self) -> bool:
-        """Train and validate one epoch and save it; False if a signal ended it."""
-        position, settings = self.position, self.settings
-        epoch = position.epoch
-        if self._stop_wanted():  # everything so far is saved
-            return False
-        was_resumed = position.progress is not None
-        progress = position.progress = position.progress or EpochProgress(epoch)
-        is_last = epoch + 1 == settings.epochs
-        is_due = is_last or (epoch + 1) % settings.eval_freq == 0
-        if progress.step < self.num_steps:
-            was_resumed = False
-            try:
-                complete = self._train(progress)
-            except LoaderError as error:
-                self.save()
-                saved = f"saved behind step {progress.step} of epoch {epoch}, --resume auto goes on from there"
-                raise LoaderError(f"{error}; {saved}") from error
-            if not complete:
-                self.save()
-                return False
-            self._unread.share()
-            self._log_training(progress)
-        result = None
-        if is_due:
-            if not was_resumed:
-                self.save()  # a kill during validation costs no training
-            if self._stop_wanted():
-                return False
-            try:
-                result = self.validate()
-            except StopRequestedError:
-                return False
-        self._finish_epoch(progress, result)
-        return True
-
-    def _train(self, progress: EpochProgress) -> bool:
-        settings, epoch = self.settings, progress.epoch
-        self.train_loader.sampler.set_epoch(epoch, progress.step * settings.batch_size)
-        return train_one_epoch(
-            self.networks.training,
-            self._bar(self.train_loader, f"epoch {epoch}", total=self.num_steps, initial=progress.step),
-            self.optimizer,
-            progress=progress,
-            num_steps=self.num_steps,
-            normalize=self.normalize,
-            device=self.process.device,
-            lr_of_step=lambda step: self.schedule.step_lr(epoch, step, self.num_steps),
-            weight_decay=settings.weight_decay,
-            clip_norm=settings.clip_norm,
-            accum_steps=settings.accum_steps,
-            amp=settings.amp,
-            scaler=self.scaler,
-            on_nan=settings.on_nan,
-            on_error=settings.on_error,
-            print_freq=settings.print_freq,
-            save_every=settings.save_every,
-            process=self.process,
-            hooks=self._hooks(),
-        )
-
-    def _log_training(self, progress: EpochProgress) -> None:
-        epoch = progress.epoch
-        self.log.scalar("loss/train", progress.losses.avg, epoch)
-        self.log.scalar("acc/train_top1", progress.top1.avg, epoch)
-        self.log.scalar("acc/train_top5", progress.top5.avg, epoch)
-        self.log.scalar("lr", self.schedule.step_lr(epoch, self.num_steps - 1, self.num_steps), epoch)
-
     def _finish_epoch(self, progress: EpochProgress, result: Validation | None) -> None:
-        position, epoch = self.position, progress.epoch
+        position, epoch, schedule, num_steps = (
+            self.position,
+            progress.epoch,
+            self.settings.schedule,
+            self.data.num_steps,
+        )
         # While nothing was right yet, the latest counts as best, so that there is one from the first validation on.
         is_best = result is not None and (result.top1 > position.best_prec1 or position.best_prec1 == 0.0)
         row = {
             "epoch": epoch,
-            "lr": self.schedule.step_lr(epoch, self.num_steps - 1, self.num_steps),
+            "lr": schedule.step_lr(epoch, num_steps - 1, num_steps),
             "train_loss": progress.losses.avg,
             "train_top1": progress.top1.avg,
             "train_top5": progress.top5.avg,
             "seconds": round(progress.seconds + (result.seconds if result else 0.0), 3),
             "skipped": progress.num_unread,
-            "nonfinite": progress.num_nonfinite,
         }
+        self.log.scalar("loss/train", progress.losses.avg, epoch)
+        self.log.scalar("acc/train_top1", progress.top1.avg, epoch)
+        self.log.scalar("acc/train_top5", progress.top5.avg, epoch)
+        self.log.scalar("lr", row["lr"], epoch)
         if result is not None:
             position.best_prec1 = max(position.best_prec1, result.top1)
             self.log.line(f"Best Prec@1: {position.best_prec1:.3f}")
@@ -223,67 +182,80 @@ class Run:
         position.epoch, position.progress = epoch + 1, None
         self.save(is_best=is_best)
 
-    def _bar(self, loader: Iterable, text: str, *, total: int, initial: int = 0) -> tqdm:
-        hide = None if self.process.is_main else True  # None: hidden unless stderr is a terminal
-        return tqdm(loader, desc=text, total=total, initial=initial, unit="batch", leave=False, disable=hide)
+    # --- signals ------------------------------------------------------------------------------------------------------
 
-    def _stop_wanted(self) -> bool:
-        return any(any(row) for row in self.process.gather_ints([int(self.stop())]))
+    def _stop_if_wanted(self) -> None:
+        if any(any(row) for row in self.process.gather_ints([int(self._stop())])):
+            raise StopRequestedError
+
+    def _say_stopped(self) -> None:
+        position, latest = self.position, self.settings.model_folder / LATEST
+        by = self._stop.received.name if self._stop.received else "another process"
+        step = f", step {position.progress.step} of {self.data.num_steps}" if position.progress else ""
+        then = f"the same command with --resume auto continues from {latest}"
+        if not latest.exists():
+            then = "there was nothing to save yet"
+        logger.warning("Stopped by %s in epoch %d%s; %s", by, position.epoch, step, then)
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self, *, is_best: bool = False) -> None:
-        """Write the checkpoint; every process must call this, and leaves when it is written."""
+        """Write the checkpoint; every process must call this, and returns when it is written."""
         rng = self.process.gather(rng_state())
         if self.process.is_main:
             self._write(rng, is_best=is_best)
-        self.process.barrier()  # whoever ended before would make torchrun end the one that writes
+        self.process.barrier()  # torchrun would end the process that writes if another one ended before
 
     def _write(self, rng: list[Any], *, is_best: bool) -> None:
-        position = self.position
+        position, settings, scaler = self.position, self.settings, self.updater.scaler
         state = {
             "epoch": position.epoch,
-            "arch": self.options.arch,
+            "arch": settings.options.arch,
             "state_dict": published_state_dict(self.networks.bare),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
             "best_prec1": position.best_prec1,
-            "options": self.options.to_dict(),
+            "options": settings.options.to_dict(),
             "training": {
-                "options": dict(self.recorded),
+                "options": settings.recorded(self.data.train_set),
                 "progress": position.progress.state_dict() if position.progress else None,
                 "unread": self._unread.messages,
                 "log": self.log.state(),
-                "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+                "scaler": scaler.state_dict() if scaler is not None else None,
                 "rng": rng,
             },
         }
-        if is_best:  # first, lest a kill between the two leave a latest file that claims a best one which is not there
-            save_checkpoint(state, self.model_folder / BEST)
-        save_checkpoint(state, self.model_folder / LATEST)
+        if is_best:  # first: a kill between the two must not leave a latest file that claims a best one not yet written
+            save_checkpoint(state, settings.model_folder / BEST)
+        save_checkpoint(state, settings.model_folder / LATEST)
+
+    # --- what happens while an epoch passes ---------------------------------------------------------------------------
 
     def _hooks(self) -> Hooks:
         return Hooks(
             log=self.log.line,
             trace=self._trace,
-            save=lambda _: self.save(),
-            should_stop=self.stop,
-            describe_nonfinite=self._describe_nonfinite,
+            save=self.save,
+            should_stop=self._stop,
             unread=self._unread.note,
+            name_samples=self._name_samples,
+            run_seconds_left=self._seconds_left_after_epoch,
         )
 
     def _trace(self, step: int, lr: float, loss: float, norm: float) -> None:
-        total = self.position.epoch * self.num_steps + step
-        self.log.scalar("step/lr", lr, total)
-        self.log.scalar("step/loss", loss, total)
-        self.log.scalar("step/grad_norm", norm, total)
+        total = self.position.epoch * self.data.num_steps + step
+        self.log.scalar("step/lr", lr, total, unit="step")
+        self.log.scalar("step/loss", loss, total, unit="step")
+        self.log.scalar("step/grad_norm", norm, total, unit="step")
 
-    def _describe_nonfinite(self, step: int, batch: Any, loss: float, norm: float) -> str:
-        return describe_nonfinite(
-            batch,
-            dataset=self.train_set,
-            model=self.networks.bare,
-            options=self.options,
-            folder=self.model_folder,
-            process=self.process,
-            facts={"epoch": self.position.epoch, "step": step, "loss": loss, "gradient_norm": norm},
-        )
+    def _name_samples(self, batch: Any) -> str:
+        records = [self.data.train_set.video_list[index] for index in batch.indices.tolist()]
+        named = ", ".join(f"{record.path} (line {record.line_number})" for record in records[:_MAX_NAMED])
+        more = ", ..." if len(records) > _MAX_NAMED else ""
+        return f"epoch {self.position.epoch}, {counted(len(records), 'sample')}: {named}{more}"
+
+    def _seconds_left_after_epoch(self, step_seconds: float) -> float:
+        """Of the run, after the epoch under way: training steps, and validations as long as the last one."""
+        epoch, epochs = self.position.epoch, self.settings.schedule.epochs
+        validation_s = self.last_validation.seconds if self.last_validation else 0.0
+        num_validations = sum(self._validates_after(later) for later in range(epoch, epochs))
+        return (epochs - epoch - 1) * self.data.num_steps * step_seconds + num_validations * validation_s

@@ -1,30 +1,47 @@
-"""What a training run is made of: seeded generators, checked data sets, a network with its first weights."""
+"""From the command line to a `Run`: checked data sets, a network with its first weights, an optimiser, logs."""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import logging
 import os
 import random
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
-from ops.checkpoint.file import Checkpoint, ModelOptions, load_for_finetune, load_into
-from ops.common.distributed import Process, parallel
-from ops.common.errors import InputError
+from ops.checkpoint.file import Checkpoint, load_checkpoint, load_for_finetune, load_into
+from ops.common.distributed import Process, sync_batch_norm
+from ops.common.errors import InputError, counted
+from ops.common.files import check_writable
+from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet, quick_check
-from ops.dataset_configs import DatasetPaths
+from ops.dataset_configs import DatasetPaths, resolve_dataset
 from ops.models import TSN, build_model
-from ops.training.resume import check_same_network
-from ops.transforms import train_transform, val_transform
+from ops.network.runtime import to_channels_last, warn_if_compiling_is_slow
+from ops.training.log import RunLog
+from ops.training.resume import (
+    LATEST,
+    Position,
+    check_resumable,
+    check_same_network,
+    find_checkpoint,
+    learns_head_faster,
+    read_position,
+    restore_optimizer,
+    restore_random_state,
+)
+from ops.training.run import Data, Run
+from ops.training.settings import Settings, training_advice
+from ops.training.step import Networks, Updater
+from ops.transforms import ClipNormalize, scale_size, train_transform, val_transform
 
 logger = logging.getLogger(__name__)
 
 
-def set_up_torch(seed: int, *, deterministic: bool) -> None:
-    """Seed every random generator, and choose between the quickest kernels and those that always give the same."""
+def seed_everything(seed: int, *, deterministic: bool) -> None:
+    """Seed every random generator, and choose between the fastest kernels and those that always give the same."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)
@@ -34,99 +51,176 @@ def set_up_torch(seed: int, *, deterministic: bool) -> None:
     torch.manual_seed(seed)
 
 
-def open_dataset(
-    data: DatasetPaths,
-    options: ModelOptions,
-    *,
-    training: bool,
-    io: str = "frames",
-    image_backend: str = "torchvision",
-    seed: int = 0,
-    allow_outside: bool = False,
-    on_error: str = "raise",
-) -> TSNDataSet:
-    """Training or validation set, after a quick look at whether its files are there.
-
-    Args:
-        on_error: 'raise', or 'skip' to only warn of files that are not there.
+def build_run(args: argparse.Namespace, process: Process) -> Run:
+    """Everything that main.py's options ask for, ready to train or validate.
 
     Raises:
-        InputError: no list, a wrong one, or (unless skipped) a video that is not as listed.
+        InputError: files that are missing, wrong or cannot be written; options that contradict a checkpoint.
     """
-    size = options.input_size
-    transform = (
-        train_transform(size, options.modality, options.flip) if training else val_transform(size, size * 256 // 224)
+    warn_if_compiling_is_slow(args.compile, process.device)
+    paths = resolve_dataset(
+        args.dataset,
+        args.modality,
+        root_dataset=args.root_dataset,
+        split=args.split,
+        num_class=args.num_class,
+        train_list=args.train_list,
+        val_list=args.val_list,
+        root_path=args.root_path,
+        image_tmpl=args.image_tmpl,
+        io=args.io,
     )
-    list_file = data.train_list if training else data.val_list
+    settings = Settings.from_args(args, paths)
+    data = _open_data(paths, settings, process)
+    if process.is_main and not settings.evaluate:
+        check_writable(settings.log_folder, "see --root_log")
+        check_writable(settings.model_folder, "see --root_model")
+    resumed = find_checkpoint(settings.resume, settings.model_folder, needed=settings.evaluate)
+    tuned = load_checkpoint(settings.tune_from) if settings.tune_from and resumed is None else None
+    fc_lr5 = learns_head_faster(resumed, tuned, settings.options, no_fc_lr5=settings.no_fc_lr5)
+    settings = dataclasses.replace(settings, fc_lr5=fc_lr5)
+    continues = resumed is not None and not settings.evaluate
+    if continues:
+        check_resumable(resumed, settings.recorded(data.train_set))
+    model = _build_network(settings, resumed, tuned, process)
+    updater = _make_updater(model, settings, process)
+    position = Position(epoch=settings.start_epoch)
+    if continues:
+        position = read_position(resumed, num_steps=data.num_steps)
+        restore_optimizer(updater.optimizer, resumed)
+    log = _open_log(args, settings, data, process, position, resumed)
+    normalize = ClipNormalize(**model.normalization, channels_last=settings.channels_last)
+    networks = Networks.wrap(model, normalize, process, compiled=settings.compile)
+    run = Run(settings, networks, updater, data, process=process, log=log, position=position)
+    if not settings.evaluate:
+        _announce(settings, process, position, resumed)
+        # Each process draws its own dropout masks; a resumed one gets its own random state back, last of all.
+        torch.manual_seed(settings.seed + process.rank + 1000 * position.epoch)
+        if continues:
+            restore_random_state(resumed, process, updater.scaler)
+    return run
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def _open_data(paths: DatasetPaths, settings: Settings, process: Process) -> Data:
+    val_set = _open_dataset(paths, settings, training=False)
+    train_set = val_set if settings.evaluate else _open_dataset(paths, settings, training=True)
+    process.share(settings.batch_size)  # refuses what the processes cannot share
+    train_loader, val_loader = (
+        make_loader(
+            dataset,
+            batch_size=settings.batch_size,
+            workers=process.share_workers(settings.workers),
+            shuffle=training,
+            seed=settings.seed,
+            rank=process.rank,
+            world_size=process.world_size,
+            drop_last=training,
+        )
+        for dataset, training in ((train_set, True), (val_set, False))
+    )
+    return Data(train_set, val_set, train_loader, val_loader, num_steps=len(train_loader))
+
+
+def _open_dataset(paths: DatasetPaths, settings: Settings, *, training: bool) -> TSNDataSet:
+    """Training or validation set, after a quick look at whether its files are there."""
+    options = settings.options
+    list_file = paths.train_list if training else paths.val_list
     if list_file is None:
-        raise InputError(f"data set {data.name}: give --train_list and --val_list")
+        raise InputError(f"data set {paths.name}: give --train_list and --val_list")
     chosen = TSNDataSet(
-        data.root_path,
+        paths.root_path,
         list_file,
         num_segments=options.num_segments,
         new_length=options.new_length,
         modality=options.modality,
-        image_tmpl=data.image_tmpl,
-        transform=transform,
+        image_tmpl=paths.image_tmpl,
+        transform=train_transform(options.input_size, options.modality, options.flip)
+        if training
+        else val_transform(options.input_size, scale_size(options.input_size)),
         random_shift=training,
         dense_sample=options.dense_sample,
-        io=io,
-        image_backend=image_backend,
+        io=settings.io,
+        image_backend=settings.image_backend,
         num_class=options.num_class,
-        seed=seed,
-        allow_outside=allow_outside,
+        seed=settings.seed,
+        allow_outside=settings.allow_outside,
     )
     try:
         quick_check(chosen)
     except InputError as error:
-        if on_error == "raise":
+        if settings.on_error == "raise":
             raise
         logger.warning("Warning: %s", error)
     return chosen
 
 
-def build_network(
-    options: ModelOptions,
-    resumed: Checkpoint | None,
-    tuned: Checkpoint | None,
-    *,
-    pretrain: str,
-    partial_bn: bool,
-    fc_lr5: bool,
-    verbose: bool,
-) -> TSN:
-    """The network with its first weights: of the checkpoint that is resumed or fine-tuned, else of `pretrain`."""
+# --- network and optimiser --------------------------------------------------------------------------------------------
+
+
+def _build_network(settings: Settings, resumed: Checkpoint | None, tuned: Checkpoint | None, process: Process) -> TSN:
+    """The network on its device, with the weights of a checkpoint (resumed or fine-tuned), else of `pretrain`."""
+    options = settings.options
     has_weights = resumed is not None or tuned is not None
     model = build_model(
         options,
-        pretrain="none" if has_weights else pretrain,
-        partial_bn=partial_bn,
-        fc_lr5=fc_lr5,
-        print_spec=verbose,
+        pretrain="none" if has_weights else settings.pretrain,
+        partial_bn=settings.partial_bn,
+        fc_lr5=settings.fc_lr5,
+        print_spec=process.is_main,
     )
     if resumed is not None:
         check_same_network(resumed, options.to_dict())
         logger.info("%s", load_into(model, resumed))
     elif tuned is not None:
         logger.info("%s", load_for_finetune(model, tuned, dataset=options.dataset, num_class=options.num_class))
-    return model
+    model.to(process.device)
+    if settings.channels_last:
+        to_channels_last(model)
+    return sync_batch_norm(model, process) if settings.sync_bn else model
 
 
-@dataclass(frozen=True)
-class Networks:
-    """One network, as saved and as wrapped for its two uses."""
+def _make_updater(model: TSN, settings: Settings, process: Process) -> Updater:
+    optimizer = torch.optim.SGD(
+        model.get_optim_policies(),
+        settings.schedule.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    return Updater(optimizer, torch.amp.GradScaler(process.device.type) if settings.amp == "fp16" else None)
 
-    bare: nn.Module
-    training: nn.Module
-    evaluation: nn.Module
 
-    @classmethod
-    def wrap(cls, model: nn.Module, process: Process, *, compiled: bool = False) -> Networks:
-        """Share a network, on its device already, out over all devices of the job; `compiled`: by torch.compile."""
-        model.train()  # freezes what partial BN freezes, before DDP looks at what there is to exchange
-        training = parallel(model, process)
-        # DDP's processes must take equally many steps, and their shares of the validation videos may differ by one.
-        evaluation = model if process.world_size > 1 else training
-        if compiled:
-            training, evaluation = torch.compile(training), torch.compile(evaluation)
-        return cls(model, training, evaluation)
+# --- what the run says at its beginning -------------------------------------------------------------------------------
+
+
+def _open_log(
+    args: argparse.Namespace,
+    settings: Settings,
+    data: Data,
+    process: Process,
+    position: Position,
+    resumed: Checkpoint | None,
+) -> RunLog:
+    if settings.evaluate or not process.is_main:
+        return RunLog(None, echo=process.is_main)
+    step = position.epoch * data.num_steps + (position.progress.step if position.progress else 0)
+    log = RunLog(settings.log_folder, resume=position.log, start=(position.epoch, step))
+    note = "new run" if resumed is None else f"resumed from {resumed.path}"
+    log.describe(vars(args), note, device=str(process))
+    return log
+
+
+def _announce(settings: Settings, process: Process, position: Position, resumed: Checkpoint | None) -> None:
+    """Log where the run begins, what it overwrites, and what about its options is probably a mistake."""
+    epochs, latest = settings.schedule.epochs, settings.model_folder / LATEST
+    if position.epoch >= epochs:
+        logger.info("%s: %s done, nothing is left of %d", resumed.path, counted(position.epoch, "epoch"), epochs)
+    elif resumed is not None:
+        step = f", step {position.progress.step}" if position.progress else ""
+        logger.info("Resumed from %s at epoch %d%s", resumed.path, position.epoch, step)
+    elif latest.exists():
+        logger.warning("Warning: %s of an earlier run will be overwritten", latest)
+    for line in training_advice(settings, process):
+        logger.warning("Warning: %s", line)

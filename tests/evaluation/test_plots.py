@@ -23,6 +23,15 @@ def test_per_class_table():
     assert per_class_table(np.diag([2]), None).splitlines()[1].split() == ["0", "2", "2", "100.00%", "-"]
 
 
+def test_a_long_table_is_cut_to_the_best_and_the_worst():
+    matrix = np.diag(np.arange(1, 8))  # class k: k + 1 right
+    matrix[:, 0] += np.arange(7)  # and k taken for class 0
+    lines = per_class_table(matrix, None, most=2).splitlines()
+    assert [line.split()[0] for line in lines] == ["class", "0", "1", "...", "5", "6"]
+    assert lines[3] == "... 3 classes between ..."
+    assert per_class_table(matrix, None, most=4) == per_class_table(matrix, None)
+
+
 @pytest.mark.parametrize("num_classes", [1, 3, 30, 400])
 def test_confusion_picture_darkens_where_the_counts_are(tmp_path, num_classes):
     path = tmp_path / "new folder" / "confusion.png"

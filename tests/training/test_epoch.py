@@ -1,4 +1,4 @@
-"""The engine against the plainest form of each rule, on networks of a few weights."""
+"""Steps, epochs and validation against the plainest form of each rule, on networks of a few weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ops.checkpoint.options import ModelOptions
+from ops.common.distributed import Process
 from ops.common.errors import InputError
 from ops.data.loader_faults import LoaderError
-from ops.training.epoch import _batches, train_one_epoch, validate
-from ops.training.progress import EpochProgress, Hooks, StopRequestedError
-from ops.training.step import autocast, forward_backward, summed_loss
+from ops.network.runtime import autocast
+from ops.training.epoch import EpochProgress, Hooks, StopRequestedError, _batches, train_one_epoch, validate
+from ops.training.schedule import Schedule
+from ops.training.settings import Settings
+from ops.training.step import Networks, Updater, forward_backward, summed_loss
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 7
+OPTIONS = ModelOptions(dataset="mine", modality="RGB", arch="resnet18", num_segments=1, num_class=NUM_CLASSES)
 
 
 def normalize(clips):
@@ -42,27 +47,31 @@ def make_batch(size=6, seed=0, failures=()):
     )
 
 
-def make_optimizer(net, momentum=0.9):
+def make_updater(net, momentum=0.9, scaler=None):
     weights = [p for p in net.parameters() if p.dim() > 1]
     others = [p for p in net.parameters() if p.dim() == 1]
     groups = [
         {"params": weights, "lr_mult": 1, "decay_mult": 1},
         {"params": others, "lr_mult": 2, "decay_mult": 0},
     ]
-    return torch.optim.SGD(groups, 1.0, momentum=momentum)
+    return Updater(torch.optim.SGD(groups, 1.0, momentum=momentum), scaler)
 
 
-def run_epoch(net, batches, optimizer=None, **options):
-    progress = options.pop("progress", None) or EpochProgress(0)
-    defaults = {"lr_of_step": lambda step: 0.1, "weight_decay": 0.01, "num_steps": len(batches)}
+def make_settings(lr=0.1, schedule=None, **options):
+    return Settings(OPTIONS, schedule or Schedule(lr), **{"weight_decay": 0.01, **options})
+
+
+def run_epoch(net, batches, updater=None, *, progress=None, hooks=None, **options):
+    progress = progress or EpochProgress(0)
     complete = train_one_epoch(
-        net,
+        Networks.wrap(net, normalize, Process()),
+        updater or make_updater(net),
         batches[progress.step :],
-        optimizer or make_optimizer(net),
         progress=progress,
-        normalize=normalize,
-        device=CPU,
-        **{**defaults, **options},
+        num_steps=len(batches),
+        settings=make_settings(**options),
+        process=Process(),
+        hooks=hooks or Hooks(),
     )
     return progress, complete
 
@@ -77,7 +86,8 @@ def weights_of(net):
 @pytest.mark.parametrize("accum_steps", [1, 2, 3, 4, 6, 9])
 def test_gradient_is_that_of_the_mean_loss_however_the_batch_is_split(accum_steps):
     net, batch = make_net(), make_batch(6)
-    read = forward_backward(net, batch.clips, batch.labels, normalize=normalize, device=CPU, accum_steps=accum_steps)
+    networks, settings = Networks.wrap(net, normalize, Process()), make_settings(accum_steps=accum_steps)
+    read = forward_backward(networks, make_updater(net), batch, num_total=6, settings=settings, process=Process())
     plain = make_net()
     loss = F.cross_entropy(plain(normalize(batch.clips)), batch.labels)
     loss.backward()
@@ -138,57 +148,53 @@ def test_meters_are_means_over_samples_and_lines_read_as_published():
             (F.cross_entropy(s[None], y[None]).item(), bool(s.argmax() == y))
             for s, y in zip(scores, batch.labels, strict=True)
         ]
-    progress, complete = run_epoch(
-        net, batches, lr_of_step=lambda step: 0.0, print_freq=1, hooks=Hooks(log=lines.append)
-    )
+    hooks = Hooks(log=lines.append, run_seconds_left=lambda step_seconds: 3600)
+    progress, complete = run_epoch(net, batches, lr=0.0, print_freq=1, hooks=hooks)
     assert complete and progress.step == 2
     assert progress.losses.avg == pytest.approx(sum(loss for loss, _ in expected) / 6, rel=1e-6)
     assert progress.top1.avg == pytest.approx(100 * sum(right for _, right in expected) / 6)
     fields = lines[1].split("\t")
-    assert [field.split()[0] for field in fields] == ["Epoch:", "Time", "Data", "Loss", "Prec@1", "Prec@5"]
+    assert [field.split()[0] for field in fields] == ["Epoch:", "Time", "Data", "Loss", "Prec@1", "Prec@5", "eta"]
     assert fields[0] == "Epoch: [0][1/2], lr: 0.00000"
     assert fields[3] == f"Loss {progress.losses.val:.4f} ({progress.losses.avg:.4f})"
+    assert fields[6] == "eta 0:00:00 (run 1:00:00)"  # after the epoch's last step
 
 
 def test_learning_rate_is_set_in_every_step():
-    net = make_net()
-    optimizer, seen = make_optimizer(net), []
+    net, seen = make_net(), []
+    updater = make_updater(net)
+    hooks = Hooks(trace=lambda step, lr, loss, norm: seen.append((step, lr, norm)))
     batches = [make_batch(seed=s) for s in range(3)]
-    run_epoch(
-        net,
-        batches,
-        optimizer,
-        lr_of_step=lambda step: 0.1 * (step + 1),
-        hooks=Hooks(trace=lambda step, lr, loss, norm: seen.append((step, lr, norm))),
-    )
+    run_epoch(net, batches, updater, schedule=Schedule(0.3, warmup_epochs=1), hooks=hooks)
     assert [(step, pytest.approx(lr)) for step, lr, _ in seen] == [(0, 0.1), (1, 0.2), (2, 0.3)]
     assert all(norm > 0 for *_, norm in seen)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.3, 0.6])
+    assert [group["lr"] for group in updater.optimizer.param_groups] == pytest.approx([0.3, 0.6])
 
 
 def test_an_epoch_in_two_halves_equals_one_in_a_piece():
     batches = [make_batch(seed=s) for s in range(4)]
     whole, halves = make_net(), make_net()
     expected, _ = run_epoch(whole, batches)
-    optimizer, stop = make_optimizer(halves), []
+    updater, stop = make_updater(halves), []
     hooks = Hooks(trace=lambda step, *_: stop.append(step), should_stop=lambda: len(stop) == 2)
-    progress, complete = run_epoch(halves, batches, optimizer, hooks=hooks)
+    progress, complete = run_epoch(halves, batches, updater, hooks=hooks)
     assert not complete and progress.step == 2
     progress = EpochProgress.from_state_dict(copy.deepcopy(progress.state_dict()))
-    progress, complete = run_epoch(halves, batches, optimizer, progress=progress)
+    progress, complete = run_epoch(halves, batches, updater, progress=progress)
     assert complete
     assert torch.equal(weights_of(whole), weights_of(halves))
     for name in ("losses", "top1", "top5"):
         assert getattr(progress, name).state_dict() == getattr(expected, name).state_dict()
 
 
-def test_saving_happens_behind_every_nth_step_but_not_the_last():
-    saved = []
+def test_saving_happens_after_every_nth_step_but_not_the_last():
+    progress, saved = EpochProgress(0), []
     run_epoch(
         make_net(),
         [make_batch(seed=s) for s in range(6)],
+        progress=progress,
         save_every=2,
-        hooks=Hooks(save=lambda progress: saved.append(progress.step)),
+        hooks=Hooks(save=lambda: saved.append(progress.step)),
     )
     assert saved == [2, 4]
 
@@ -197,7 +203,8 @@ def test_fp16_scaler_leaves_the_update_as_it_is():
     batches = [make_batch(seed=s) for s in range(3)]
     plain, scaled = make_net(), make_net()
     run_epoch(plain, batches, clip_norm=0.5)
-    run_epoch(scaled, batches, clip_norm=0.5, scaler=torch.amp.GradScaler("cpu"))  # clips after unscaling
+    updater = make_updater(scaled, scaler=torch.amp.GradScaler("cpu"))
+    run_epoch(scaled, batches, updater, clip_norm=0.5)  # clips after unscaling
     torch.testing.assert_close(weights_of(scaled), weights_of(plain), rtol=1e-4, atol=1e-6)
 
 
@@ -250,54 +257,39 @@ def overflowing_batches():
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-def test_stop_names_step_and_samples_before_the_weights_change(gradient):
-    net, described, batches = Overflowing(gradient), [], overflowing_batches()
+def test_a_number_that_is_not_finite_ends_the_epoch_before_the_weights_change(gradient):
+    net, batches = Overflowing(gradient), overflowing_batches()
     good = Overflowing(gradient)
     run_epoch(good, batches[:1])
-
-    def describe(step, batch, loss, norm):
-        described.append((step, batch is batches[1], math.isfinite(loss)))
-        return "samples: these"
-
-    with pytest.raises(InputError, match=r"is (nan|inf) in step 1 at learning rate 0\.1; samples: these; a lower --lr"):
-        run_epoch(net, batches, hooks=Hooks(describe_nonfinite=describe))
-    assert described == [(1, True, gradient)]
+    hooks = Hooks(name_samples=lambda batch: "batch 1" if batch is batches[1] else "another")
+    with pytest.raises(InputError, match=r"is (nan|inf) in step 1 at learning rate 0\.1 \(batch 1\); a lower --lr"):
+        run_epoch(net, batches, hooks=hooks)
     assert torch.equal(weights_of(net), weights_of(good))
 
 
-@pytest.mark.parametrize("gradient", [False, True])
-def test_skip_leaves_no_trace_of_the_step(gradient):
-    batches, lines = overflowing_batches(), []
-    net, good = Overflowing(gradient), Overflowing(gradient)
-    progress, complete = run_epoch(net, batches, on_nan="skip", hooks=Hooks(log=lines.append))
+def test_an_overflow_under_fp16_is_the_scaler_s_business():
+    net, good = Overflowing(gradient=True), Overflowing(gradient=True)
+    batches, traced = overflowing_batches(), []
+    scaler = torch.amp.GradScaler("cpu")
+    hooks = Hooks(trace=lambda step, *_: traced.append(step))
+    _, complete = run_epoch(net, batches, make_updater(net, scaler=scaler), hooks=hooks)
     run_epoch(good, [batches[0], batches[2]])
-    assert complete and progress.num_nonfinite == 1
-    assert sum(line.startswith("Skipped: ") for line in lines) == 1
-    assert torch.equal(weights_of(net), weights_of(good))
-    for ours, expected in zip(net.buffers(), good.buffers(), strict=True):  # BN statistics, too
-        assert torch.equal(ours, expected)
-
-
-def test_skipping_gives_up_when_the_weights_are_lost():
-    net = make_net()
-    with torch.no_grad():
-        net[0].weight[0] = math.nan
-    with pytest.raises(InputError, match="weights are not finite either"):
-        run_epoch(net, [make_batch()], on_nan="skip")
-
-
-def test_skipping_gives_up_after_twenty_steps_in_a_row():
-    batch = overflowing_batches()[1]
-    with pytest.raises(InputError, match="20 steps in a row"):
-        run_epoch(Overflowing(), [batch] * 30, on_nan="skip")
+    assert complete and traced == [0, 2] and scaler.get_scale() == 2**15  # half of the first scale
+    torch.testing.assert_close(weights_of(net), weights_of(good), rtol=1e-4, atol=1e-6)
 
 
 # --- validation ----
 
 
-def run_validation(net, batches, num_listed, **options):
+def run_validation(net, batches, num_listed, hooks=None, **options):
+    networks = Networks.wrap(net, normalize, Process())
     return validate(
-        net, batches, num_listed=num_listed, num_classes=NUM_CLASSES, normalize=normalize, device=CPU, **options
+        networks,
+        batches,
+        num_listed=num_listed,
+        settings=make_settings(**options),
+        process=Process(),
+        hooks=hooks or Hooks(),
     )
 
 
@@ -321,7 +313,7 @@ def test_validation_is_the_mean_over_videos_in_eval_mode():
     last1, last5 = (100.0 * (ranks[6] < k) for k in (1, 5))
     assert re.sub(r"Time \S+ \(\S+\)", "Time", lines[1]) == (  # as published: of this batch (of all so far)
         f"Test: [1/2]\tTime\tLoss {last_loss:.4f} ({result.loss:.4f})\t"
-        f"Prec@1 {last1:.3f} ({result.top1:.3f})\tPrec@5 {last5:.3f} ({result.top5:.3f})"
+        f"Prec@1 {last1:.3f} ({result.top1:.3f})\tPrec@5 {last5:.3f} ({result.top5:.3f})\teta 0:00:00"
     )
 
 
@@ -345,20 +337,20 @@ def test_validation_ends_at_a_signal():
 
 
 @pytest.mark.parametrize("expects_more", [True, False])
-def test_a_loader_that_breaks_is_told_to_processes_that_listen(expects_more):
+def test_other_processes_learn_of_a_loader_that_breaks_where_they_listen(expects_more):
     told = []
     job = SimpleNamespace(world_size=2, gather_ints=told.append)
-    guard = SimpleNamespace(check_pending=lambda: None)
+    finite = SimpleNamespace(flush=lambda: None)
 
     def loader():
         yield "a batch"
         raise LoaderError("workers were killed")
 
-    batches = _batches(loader(), guard, job, expects_more=lambda: expects_more)
+    batches = _batches(loader(), finite, job, expects_more=lambda: expects_more)
     assert next(batches) == "a batch"
     if expects_more:
         with pytest.raises(LoaderError, match="workers were killed"):
             next(batches)
         assert told == [[0, 0, 0, 1]]
-    else:  # the epoch is whole, and nobody listens
+    else:  # the epoch is whole, and no process listens
         assert list(batches) == told == []

@@ -57,7 +57,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
-    """A run that nobody disturbed."""
+    """An undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
     main.main(arguments(root, folder))
     return folder
@@ -68,7 +68,7 @@ def test_the_same_command_twice_gives_the_same_run(root, whole, tmp_path):
     assert_same_run(tmp_path, whole)
 
 
-def test_going_on_behind_an_epoch(root, whole, tmp_path):
+def test_continuing_after_an_epoch(root, whole, tmp_path):
     main.main(arguments(root, tmp_path, epochs=1))
     assert checkpoint(tmp_path)["epoch"] == 1
     main.main(arguments(root, tmp_path, f"--resume {tmp_path}/model/run/ckpt.pth.tar", epochs=2))
@@ -81,7 +81,7 @@ def test_resume_auto_begins_where_nothing_is(root, whole, tmp_path):
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.parametrize("place", ["before a checkpoint", "behind a checkpoint", "at a line of the log"])
+@pytest.mark.parametrize("place", ["before a checkpoint", "after a checkpoint", "at a line of the log"])
 def test_killed_over_and_over(root, whole, tmp_path, monkeypatch, place):
     """Every attempt dies a little later than the one before; each of the run's moments is hit at least once."""
     save, line = ops.training.run.save_checkpoint, RunLog.line
@@ -97,7 +97,7 @@ def test_killed_over_and_over(root, whole, tmp_path, monkeypatch, place):
         if place == "before a checkpoint":
             count_down()
         save(state, path)
-        if place == "behind a checkpoint":
+        if place == "after a checkpoint":
             count_down()
 
     def dying_line(self, text):
@@ -148,13 +148,13 @@ def test_sigkill_twice_at_random_moments(root, whole_one_thread, tmp_path, numbe
     pytest.fail("no training lived long enough to be killed")
 
 
-def test_sigterm_to_the_whole_group_saves_behind_the_step(root, whole_one_thread, tmp_path):
+def test_sigterm_to_the_whole_group_saves_after_the_step(root, whole_one_thread, tmp_path):
     training = start(root, tmp_path, "--save_every 1000")
     training.wait_for(lambda: any(line.startswith("Epoch:") for line in training.lines()))
     os.killpg(training.process.pid, signal.SIGTERM)  # as torchrun or Slurm does: loader workers get it, too
     assert training.end() == 143
     err = training.errors()
-    assert "Stopped by SIGTERM in epoch " in err and "--resume auto goes on from" in err
+    assert "Stopped by SIGTERM in epoch " in err and "--resume auto continues from" in err
     assert "Traceback" not in err
     main_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(root, whole, tmp_path):
     assert_same_run(tmp_path, whole)
 
 
-# --- what must not go on ----------------------------------------------------------------------------------------------
+# --- what must not continue -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_a_finished_run_has_nothing_left_to_do(root, one_epoch, caplog):
     assert same(checkpoint(one_epoch), before)
 
 
-def test_a_published_checkpoint_goes_on_at_its_epoch(root, one_epoch, tmp_path):
+def test_a_published_checkpoint_continues_at_its_epoch(root, one_epoch, tmp_path):
     ours = checkpoint(one_epoch)
     published = {key: ours[key] for key in ("epoch", "arch", "state_dict", "optimizer", "best_prec1")}
     published["optimizer"]["param_groups"] = [
@@ -288,7 +288,7 @@ def test_a_published_checkpoint_goes_on_at_its_epoch(root, one_epoch, tmp_path):
 def test_weights_alone_are_no_run(root, one_epoch, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(checkpoint(one_epoch)["state_dict"], path)
-    with pytest.raises(InputError, match="holds weights, but no run to go on with"):
+    with pytest.raises(InputError, match="holds weights, but no run to continue"):
         main.main(arguments(root, tmp_path, f"--resume {path}"))
 
 

@@ -1,4 +1,4 @@
-"""What a machine does to a run - no space, no permission, dead workers - ends it with one line, and it can go on.
+"""What a machine does to a run - no space, no permission, dead workers - ends it with one line; it can be resumed.
 
 Some of these need root, to mount a small file system; they are skipped elsewhere.
 """
@@ -18,8 +18,7 @@ import pytest
 import torch
 
 import main
-import ops.training.run
-from ops.checkpoint.file import load_checkpoint
+from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.common.errors import InputError
 from ops.common.files import write_lines
 from ops.data.loader import make_loader
@@ -130,7 +129,7 @@ def test_a_full_disk_under_the_log(disk, tmp_path, kind):
     with contextlib.suppress(InputError):  # what is left in its buffers does not fit, either
         broken.close()
     disk.free()
-    resumed = RunLog(disk.folder / "run", resume=state, echo=False)
+    resumed = RunLog(disk.folder / "run", resume=state, start=(3, 3), echo=False)
     for log, first in ((whole, 3), (resumed, 3)):
         for number in range(first, 6):
             write(log, number)
@@ -147,7 +146,7 @@ def test_results_that_do_not_fit_leave_what_was_there(disk):
         "scores.npz": lambda path: scores.save(path),
         "predictions.csv": lambda path: write_lines(path, scores.names),
         "confusion.png": lambda path: confusion_png(matrix, None, path),
-        "weights.pth": lambda path: ops.training.run.save_checkpoint({"state_dict": {"w": torch.zeros(10**5)}}, path),
+        "weights.pth": lambda path: save_checkpoint({"state_dict": {"w": torch.zeros(10**5)}}, path),
     }
     for name in writers:
         (disk.folder / name).write_text("of before")
@@ -237,7 +236,7 @@ def children(process: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker through /proc")
-def test_a_killed_worker_ends_the_run_behind_its_step(root, whole_one_thread, tmp_path):  # noqa: F811
+def test_a_killed_worker_ends_the_run_after_its_step(root, whole_one_thread, tmp_path):  # noqa: F811
     command = arguments(root, tmp_path, "-j 1 --resume auto --save_every 1000")
     training = Training(command, tmp_path)
     training.wait_for(lambda: any(line.startswith("Epoch:") for line in training.lines()))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ops.models import TSN
-from ops.network.folding import fold_batchnorm
+from ops.network.runtime import fold_batchnorm
 
 
 def randomize_batchnorm(model: nn.Module) -> int:
