@@ -22,7 +22,7 @@ def _float_list(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-class _ShowDefaults(argparse.HelpFormatter):
+class ShowDefaults(argparse.RawDescriptionHelpFormatter):
     """Adds the default to the help of every option that has one and does not name it itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line: a usage of dozens of options above it would hide it."""
 
     def __init__(self, description: str, usage: str) -> None:
-        super().__init__(description=description, usage=usage, formatter_class=_ShowDefaults)
+        super().__init__(description=description, usage=usage, formatter_class=ShowDefaults)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
