@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, write_folder
-from benchmarks.step import ARCHS, TextbookShift
+from benchmarks.step import TextbookShift
 from benchmarks.timing import benchmark_parser, interleave, median_ms, prepare, print_table, ratio
 from ops.checkpoint.file import ModelOptions
 from ops.common.errors import at_least, run_command
@@ -135,15 +135,11 @@ def check_same(cases: dict[str, Callable[[], list[Tensor]]]) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = benchmark_parser(__doc__, rounds=5)
-    parser.add_argument("--arch", choices=ARCHS, default="resnet50", help="default: %(default)s")
-    parser.add_argument("--segments", type=at_least(1), default=8, help="frames a clip (default: %(default)s)")
-    parser.add_argument(
-        "--size", type=at_least(1), default=224, help="input size; full resolution is 8/7 of it (default: %(default)s)"
-    )
-    parser.add_argument("--frames", type=at_least(1), default=NUM_FRAMES, help="frames a video (default: %(default)s)")
-    parser.add_argument("--videos", type=at_least(1), default=2, help="videos a round (default: %(default)s)")
-    parser.add_argument("--workers", type=at_least(0), default=1, help="processes that load (default: %(default)s)")
+    parser = benchmark_parser(__doc__, rounds=5, network=True)
+    parser.add_argument("--segments", type=at_least(1), default=8, help="frames a clip")
+    parser.add_argument("--frames", type=at_least(1), default=NUM_FRAMES, help="frames a video")
+    parser.add_argument("--videos", type=at_least(1), default=2, help="videos a round")
+    parser.add_argument("--workers", type=at_least(0), default=1, help="processes that load")
     parser.add_argument("--compile", action="store_true", help="another row through torch.compile, timed when warm")
     quick = {"arch": "resnet18", "segments": 2, "size": 64, "frames": 20, "videos": 1, "rounds": 1}
     return prepare(parser.parse_args(argv), **quick)

@@ -29,6 +29,7 @@ from ops.data.loader_memory import keep_freed_memory
 from ops.data.sampling import seeded_rng
 from ops.data.sources import FrameFolder
 from ops.dataset import TSNDataSet
+from ops.opts import ShowDefaults
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, fixed_offsets, train_transform
 
 SEGMENTS = 8
@@ -214,9 +215,9 @@ def print_loaders(times: Times, sizes: dict[str, int], *, num_frames: int, num_v
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("--rounds", type=at_least(1), default=60, help="timed clips of each pipeline (default: 60)")
-    parser.add_argument("--videos", type=at_least(1), default=24, help="videos of an epoch (default: %(default)s)")
+    parser.add_argument("--videos", type=at_least(1), default=24, help="videos of an epoch")
     parser.add_argument(
         "--quality", type=int, choices=range(1, 101), default=90, help="of the JPEG files (default: 90, 30 kB a frame)"
     )

@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.evaluate import kinetics_like, shift_options
-from benchmarks.step import ARCHS
 from benchmarks.timing import Times, benchmark_parser, interleave, median_ms, prepare, print_table
-from ops.common.errors import at_least, run_command
+from ops.common.errors import run_command
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
 from ops.evaluation.net import Net, Runtime, Views
@@ -63,9 +62,7 @@ def make_rows(times: Times, cases: Sequence[Case], names: dict[Case, str]) -> li
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = benchmark_parser(__doc__, rounds=5)
-    parser.add_argument("--arch", choices=ARCHS, default="resnet50", help="default: %(default)s")
-    parser.add_argument("--size", type=at_least(32), default=224, help="input size (default: %(default)s)")
+    parser = benchmark_parser(__doc__, rounds=5, network=True)
     return prepare(parser.parse_args(argv), arch="resnet18", size=64, rounds=1)
 
 

@@ -18,7 +18,6 @@ from benchmarks.timing import benchmark_parser, interleave, median_ms, prepare, 
 from ops.common.errors import at_least, run_command
 from ops.temporal_shift import make_temporal_shift
 
-ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
 NUM_CLASSES = 400
 TEXTBOOK, TSM, FLAT = "textbook TSM, NCHW", "TSM", "2D network"
 
@@ -119,13 +118,11 @@ def make_rows(steps: dict[str, Step], *, rounds: int, device: str) -> list[list[
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = benchmark_parser(__doc__, rounds=21)
-    parser.add_argument("--arch", choices=ARCHS, default="resnet50", help="default: %(default)s")
-    parser.add_argument("--clips", type=at_least(1), default=1, help="clips a step (default: %(default)s)")
-    parser.add_argument("--segments", type=at_least(1), default=8, help="frames a clip (default: %(default)s)")
-    parser.add_argument("--size", type=at_least(32), default=224, help="pixels a side (default: %(default)s)")
+    parser = benchmark_parser(__doc__, rounds=21, network=True)
+    parser.add_argument("--clips", type=at_least(1), default=1, help="clips a step")
+    parser.add_argument("--segments", type=at_least(1), default=8, help="frames a clip")
     parser.add_argument(
-        "--memory_format", choices=("channels_last", "NCHW"), default="channels_last", help="default: %(default)s"
+        "--memory_format", choices=("channels_last", "NCHW"), default="channels_last", help="layout of activations"
     )
     parser.add_argument("--amp", action="store_true", help="also under bf16 autocast")
     parser.add_argument("--compile", action="store_true", help="also through torch.compile")

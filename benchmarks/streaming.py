@@ -31,6 +31,7 @@ from ops.checkpoint.file import ModelOptions, load_checkpoint, load_into, publis
 from ops.checkpoint.streaming_layout import streaming_options
 from ops.common.errors import InputError, at_least, counted, run_command
 from ops.models import TSN, build_model
+from ops.opts import ShowDefaults
 from ops.streaming import StreamingTSM
 from pretrained.table import local_path
 
@@ -217,18 +218,18 @@ def run_for_threads(argv: Sequence[str], threads: int) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("--weights", help="online checkpoint (default: a random MobileNetV2 of 27 classes, 224 px)")
     parser.add_argument(
         "--threads", type=at_least(1), nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)"
     )
     parser.add_argument("--backends", nargs="+", help="of online_demo (default: all that run here)")
-    parser.add_argument("--rounds", type=at_least(1), default=20, help="turns of each case (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=20, help="turns of each case")
     parser.add_argument(
         "--turn",
         type=at_least(UNCOUNTED + 1),
         default=15,
-        help=f"frames a turn, {UNCOUNTED} of them uncounted (default: %(default)s)",
+        help=f"frames a turn, {UNCOUNTED} of them uncounted",
     )
     parser.add_argument("--quick", action="store_true", help="2 rounds of 5 frames: to see that it runs")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)

@@ -15,17 +15,22 @@ from pathlib import Path
 import torch
 
 from ops.common.errors import InputError, at_least
+from ops.opts import ShowDefaults
 
+ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
 Times = dict[str, list[float]]
 
 
-def benchmark_parser(doc: str, *, rounds: int) -> argparse.ArgumentParser:
-    """The options that the benchmarks share: --threads, --rounds, --device, --quick."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=at_least(1), default=rounds, help="timed rounds (default: %(default)s)")
-    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+def benchmark_parser(doc: str, *, rounds: int, network: bool = False) -> argparse.ArgumentParser:
+    """The options that the benchmarks share; `network` adds those of benchmarks of a whole network."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=ShowDefaults)
+    parser.add_argument("--rounds", type=at_least(1), default=rounds, help="timed rounds")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="a small network and one round, to see that it runs")
+    if network:
+        parser.add_argument("--arch", choices=ARCHS, default="resnet50", help="network")
+        parser.add_argument("--size", type=at_least(32), default=224, help="side of a frame in pixels")
     return parser
 
 

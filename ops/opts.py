@@ -27,7 +27,8 @@ class ShowDefaults(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if not action.option_strings or action.default in (None, False, "", argparse.SUPPRESS) or "default" in text:
+        without = action.default in (None, "", argparse.SUPPRESS) or action.default is False
+        if without or not action.option_strings or "default" in text:
             return text
         default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
         return f"{text} (default: {default})"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ops.common.download import TIMEOUT_S
 from ops.common.errors import InputError, run_command
+from ops.opts import ShowDefaults
 from pretrained.checksums import changed_file_message, read_checksums, received_file, record_checksum
 from pretrained.download import check_url, download
 from pretrained.table import Row, files_folder, find_row, load_table
@@ -61,16 +62,16 @@ def _print_table(folder: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pretrained.fetch", description="Fetch published checkpoints.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrained.fetch", description="Fetch published checkpoints.", formatter_class=ShowDefaults
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="short names or file names, see --list")
     parser.add_argument("--all", action="store_true", help="fetch every released file")
     parser.add_argument("--list", action="store_true", help="print the table")
     parser.add_argument("--folder", type=Path, help="folder to write (default: $TSM_PRETRAINED, else pretrained/files)")
     parser.add_argument("--mirror", metavar="URL", help="folder with the same file names: https://... or file:///...")
     parser.add_argument("--offline", action="store_true", help="only check the files that are there")
-    parser.add_argument(
-        "--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="of a silent server (default: %(default)g)"
-    )
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="of a silent server")
     args = parser.parse_args(argv)
     folder = args.folder or files_folder()
     if args.list:

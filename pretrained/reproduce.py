@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ops.common.errors import InputError, run_command
+from ops.opts import ShowDefaults
 from pretrained.table import Result, Row, fetched_path, files_folder, find_row
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -84,13 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pretrained.reproduce",
         description="Print or run the command of a published figure.",
+        formatter_class=ShowDefaults,
         epilog="Arguments after -- go to test_models.py, such as: -- --batch_size=8 -j 16 --root_dataset /data",
     )
     parser.add_argument("name", help="short name or file name, see python -m pretrained.fetch --list")
     parser.add_argument("--run", action="store_true", help="run the commands and compare")
     parser.add_argument("--protocol", help="only this one (default: all that were published for the model)")
     parser.add_argument("--folder", type=Path, help="of the files (default: $TSM_PRETRAINED, else pretrained/files)")
-    parser.add_argument("--tolerance", type=float, default=0.3, help="allowed difference in per cent (%(default)s)")
+    parser.add_argument("--tolerance", type=float, default=0.3, help="allowed difference in per cent")
     ours, extra = _split(argv)
     args = parser.parse_args(ours)
     row = find_row(args.name)

@@ -29,6 +29,7 @@ from ops.data.lists import MIN_TRAIN_FRAMES, VideoRecord
 from ops.data.sources import FrameFolder, VideoFile
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, IO_KINDS, resolve_dataset
+from ops.opts import ShowDefaults
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
 from tools.shared.lists import entries_per_frame, last_frame_number
 from tools.shared.report import print_first
@@ -126,20 +127,17 @@ def write_fixed(path: str | Path, dataset: TSNDataSet, findings: Sequence[Findin
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("list", help="a list, or the name of a data set: " + ", ".join(DATASETS))
     parser.add_argument("root", nargs="?", help="folder that the list's paths are relative to")
-    parser.add_argument("--modality", choices=MODALITIES, default="RGB", help="default: %(default)s")
-    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="what ROOT holds (default: %(default)s)")
+    parser.add_argument("--modality", choices=MODALITIES, default="RGB", help="what the frames are")
+    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="what ROOT holds")
     parser.add_argument("--image_tmpl", help="name of a frame (default: the data set's own; of a LIST img_{:05d}.jpg)")
     parser.add_argument("--num_class", type=int, help="number of classes (default: the data set's own)")
     parser.add_argument("--root_dataset", help="folder of all data sets (default: $TSM_DATA_ROOT, else data/)")
-    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="split of UCF101 / HMDB51 (default: 1)")
+    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="split of UCF101 / HMDB51")
     parser.add_argument(
-        "--decode",
-        choices=("some", "all", "none"),
-        default="some",
-        help="frames to decode: the first, middle and last of each video, all, or none (default: %(default)s)",
+        "--decode", choices=("some", "all", "none"), default="some", help="some: first, middle and last frame"
     )
     parser.add_argument("--fix", metavar="NEW_LIST", help="write a list of what can be used, with the counts found")
     parser.add_argument("--report", metavar="FILE", help="write all problems to a file")

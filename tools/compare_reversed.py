@@ -19,6 +19,7 @@ import numpy as np
 
 from ops.common.errors import InputError, run_command
 from ops.evaluation.scores import Scores
+from ops.opts import ShowDefaults
 from tools.make_moving_digits import CLASSES, TIME_REVERSED
 
 OTHER = np.array([CLASSES.index(TIME_REVERSED[name]) for name in CLASSES])
@@ -40,7 +41,7 @@ def count_turned(forwards: Scores, backwards: Scores) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("forwards", metavar="FORWARDS.npz", help="scores of the videos")
     parser.add_argument("backwards", metavar="BACKWARDS.npz", help="scores of the same videos with --reverse")
     args = parser.parse_args(argv)

@@ -18,6 +18,7 @@ from ops.common.errors import InputError, run_command
 from ops.evaluation.plots import comparison_png
 from ops.evaluation.scores import Scores
 from ops.models import build_model
+from ops.opts import ShowDefaults
 from ops.training.log import read_epochs
 from tools.model_info import ModelCost, measure
 
@@ -61,7 +62,7 @@ def table(runs: dict[str, Run]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("runs", nargs="+", metavar="NAME=LOG_FOLDER,CHECKPOINT,SCORES.npz", help="a net each")
     parser.add_argument("--png", metavar="FILE", help="draw curves and confusion matrices")
     parser.add_argument("--title", default="", help="of the picture")

@@ -41,6 +41,7 @@ from ops.checkpoint.streaming_layout import (
 from ops.common.errors import InputError, run_command
 from ops.dataset_configs import DATASETS, read_class_names
 from ops.models import build_model
+from ops.opts import ShowDefaults
 from pretrained.table import local_path
 
 LAYOUTS = ("published", "ours")
@@ -107,14 +108,14 @@ def our_options(
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("source", metavar="IN", help="checkpoint, or a published name")
     parser.add_argument("target", metavar="OUT", type=Path, help="file to write")
     parser.add_argument("--to", choices=LAYOUTS, help="layout of OUT (default: the other one than IN's)")
     parser.add_argument("--half", action="store_true", help="store weights in half precision")
     parser.add_argument("--dataset", help="to ours: what it was trained on")
     parser.add_argument("--labels", metavar="FILE", help="to ours: class names, a line each")
-    parser.add_argument("--input_size", type=int, help="to ours: side of the crops it was trained on (default 224)")
+    parser.add_argument("--input_size", type=int, help="to ours: side of the crops it was trained on (default: 224)")
     return parser.parse_args(argv)
 
 

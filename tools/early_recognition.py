@@ -33,6 +33,7 @@ from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, IO_KINDS, resolve_dataset
 from ops.evaluation.plots import lines_png
+from ops.opts import ShowDefaults
 from ops.streaming import StreamingTSM
 from ops.transforms import ClipNormalize, test_transform
 from pretrained.table import local_path
@@ -143,7 +144,7 @@ def report(figures: dict) -> str:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
     parser.add_argument("--weights", required=True, help="online checkpoint, or a published name")
     parser.add_argument(
@@ -151,24 +152,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--png", metavar="FILE", help="draw the curve")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
-    parser.add_argument(
-        "--batch_size", type=at_least(1), default=16, help="videos streamed side by side (default: %(default)s)"
-    )
-    parser.add_argument(
-        "-j", "--workers", type=at_least(0), default=2, help="processes that load (default: %(default)s)"
-    )
+    parser.add_argument("--batch_size", type=at_least(1), default=16, help="videos streamed side by side")
+    parser.add_argument("-j", "--workers", type=at_least(0), default=2, help="processes that load")
     parser.add_argument("--max_num", type=int, default=-1, help="use the first N videos only (default: all)")
     parser.add_argument("--root_dataset", help="folder of all data sets (default: $TSM_DATA_ROOT, else data/)")
     parser.add_argument("--test_list", help="list of the videos (default: the data set's validation list)")
     parser.add_argument("--root_path", help="folder that list paths are relative to (default: the data set's own)")
     parser.add_argument("--image_tmpl", help="name of a frame (default: the checkpoint's, else the data set's own)")
-    parser.add_argument("--split", type=int, default=1, help="split of UCF101 / HMDB51 (default: %(default)s)")
-    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="what to read (default: %(default)s)")
+    parser.add_argument("--split", type=int, default=1, help="split of UCF101 / HMDB51")
+    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="what to read")
     parser.add_argument(
-        "--image_backend",
-        choices=("torchvision", "pillow"),
-        default="torchvision",
-        help="decode and resize with (default: %(default)s)",
+        "--image_backend", choices=("torchvision", "pillow"), default="torchvision", help="decode and resize with"
     )
     parser.add_argument("--gpus", nargs="+", type=int, help="CUDA device to use (default: the first; else the CPU)")
     return parser.parse_args(argv)

@@ -33,6 +33,7 @@ from ops.common.errors import InputError, at_least, run_command
 from ops.common.opencv import import_cv2
 from ops.data.sources import FrameFolder, num_template_fields
 from ops.dataset_configs import DATASETS
+from ops.opts import ShowDefaults
 from tools.shared.extraction import PARTIAL, add_run_options, decoded_frames, scratch_folder, whole_folder
 from tools.shared.files import existing_folder, find_videos
 from tools.shared.jobs import run_jobs
@@ -171,21 +172,17 @@ def find_frame_folders(root: Path, image_tmpl: str) -> list[Path]:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("source", help="folder of frame folders, or of video files")
     parser.add_argument("out", help="folder to write the flow to")
-    parser.add_argument(
-        "--layout", choices=tuple(DATASETS), default="kinetics", help="file names, as of this data set (%(default)s)"
-    )
+    parser.add_argument("--layout", choices=tuple(DATASETS), default="kinetics", help="file names, as of this data set")
     parser.add_argument("--videos", action="store_true", help="SOURCE holds video files")
     parser.add_argument("--image_tmpl", help="name of a frame in SOURCE (default: the layout's)")
     parser.add_argument(
-        "--method", choices=("dis", "tvl1"), default="dis", help="DIS (fast) or TV-L1, as in the papers (%(default)s)"
+        "--method", choices=("dis", "tvl1"), default="dis", help="DIS (fast) or TV-L1, as in the papers"
     )
-    parser.add_argument("--bound", type=float, default=20, help="largest flow kept, in pixels (default: %(default)s)")
-    parser.add_argument(
-        "--height", type=at_least(0), default=0, help="of the flow, in pixels; 0: SOURCE's (%(default)s)"
-    )
+    parser.add_argument("--bound", type=float, default=20, help="largest flow kept, in pixels")
+    parser.add_argument("--height", type=at_least(0), default=0, help="of the flow, in pixels; 0: SOURCE's")
     parser.add_argument("--drop_last", action="store_true", help="write one flow frame less than there are frames")
     add_run_options(parser, timeout_s=14400)
     return parser.parse_args(argv)

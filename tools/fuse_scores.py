@@ -16,6 +16,7 @@ import numpy as np
 
 from ops.common.errors import InputError, counted, run_command
 from ops.evaluation.scores import Scores, fuse
+from ops.opts import ShowDefaults
 
 
 def align(members: Sequence[Scores], paths: Sequence[str]) -> list[Scores]:
@@ -47,7 +48,7 @@ def align(members: Sequence[Scores], paths: Sequence[str]) -> list[Scores]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="written by test_models.py --scores")
     parser.add_argument("--coeff", nargs="+", type=float, help="weight of each file (default: 1 each)")
     parser.add_argument("--softmax", action="store_true", help="turn each file's scores into probabilities first")

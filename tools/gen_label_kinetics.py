@@ -126,12 +126,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{subset}_csv", metavar="CSV", help=f"annotations of the {subset} list")
     parser.add_argument("--label_map", default=LABEL_MAP, help="classes in label order (default: Kinetics-400's)")
     parser.add_argument(
-        "--val_share",
-        type=float,
-        default=0.2,
-        help="share of each class for validation where there is no train/ and val/ (default: %(default)s)",
+        "--val_share", type=float, default=0.2, help="share for validation of classes without train/ and val/"
     )
-    parser.add_argument("--seed", type=int, default=0, help="which videos that share takes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which videos that share takes")
     return parser.parse_args(argv)
 
 

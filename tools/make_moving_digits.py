@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, at_least, counted, escaped, run_command
 from ops.common.files import atomic_path, write_lines
+from ops.opts import ShowDefaults
 from tools.shared.files import read_text
 from tools.shared.jobs import add_jobs_option, run_jobs
 from tools.shared.report import report
@@ -244,16 +245,16 @@ def _check_options(out: Path, options: dict) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="data/moving_digits/videos", help="folder to write (default: %(default)s)")
-    parser.add_argument("--train", type=at_least(0), default=2400, metavar="N", help="training videos (%(default)s)")
-    parser.add_argument("--val", type=at_least(0), default=480, metavar="N", help="validation videos (%(default)s)")
-    parser.add_argument("--size", type=at_least(16), default=80, help="pixels a side, even (default: %(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
+    parser.add_argument("--out", default="data/moving_digits/videos", help="folder to write")
+    parser.add_argument("--train", type=at_least(0), default=2400, metavar="N", help="training videos")
+    parser.add_argument("--val", type=at_least(0), default=480, metavar="N", help="validation videos")
+    parser.add_argument("--size", type=at_least(16), default=80, help="pixels a side, even")
     # Not 32: where segments divide the frames, the middle of a segment is not its own mirror image.
     parser.add_argument(
-        "--frames", type=at_least(2), nargs=2, default=(24, 31), metavar=("MIN", "MAX"), help="frames a video (24 31)"
+        "--frames", type=at_least(2), nargs=2, default=[24, 31], metavar=("MIN", "MAX"), help="frames a video"
     )
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of all random choices (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of all random choices")
     add_jobs_option(parser)
     return parser.parse_args(argv)
 

@@ -24,6 +24,7 @@ from ops.common.errors import counted, run_command
 from ops.common.modality import MODALITIES
 from ops.models import TSN
 from ops.network.backbones import BACKBONES
+from ops.opts import ShowDefaults
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,16 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arch", nargs="?", default="resnet50", help="one of " + ", ".join(BACKBONES) + " (%(default)s)")
-    parser.add_argument("--num_segments", type=int, default=8, help="frames a clip (default: %(default)s)")
-    parser.add_argument("--num_class", type=int, default=400, help="classes (default: %(default)s)")
-    parser.add_argument("--modality", choices=MODALITIES, default="RGB", help="input (default: %(default)s)")
-    parser.add_argument("--input_size", type=int, default=224, help="side of a frame in pixels (default: %(default)s)")
-    parser.add_argument("--shift_div", type=int, default=8, help="1/N of the channels each way (default: %(default)s)")
-    parser.add_argument("--shift_place", default="blockres", help="blockres or block (default: %(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
+    parser.add_argument(
+        "arch", nargs="?", default="resnet50", help="one of " + ", ".join(BACKBONES) + " (default: resnet50)"
+    )
+    parser.add_argument("--num_segments", type=int, default=8, help="frames a clip")
+    parser.add_argument("--num_class", type=int, default=400, help="classes")
+    parser.add_argument("--modality", choices=MODALITIES, default="RGB", help="input")
+    parser.add_argument("--input_size", type=int, default=224, help="side of a frame in pixels")
+    parser.add_argument("--shift_div", type=int, default=8, help="1/N of the channels each way")
+    parser.add_argument("--shift_place", default="blockres", help="blockres or block")
     parser.add_argument("--online", action="store_true", help="shift from the past only")
     parser.add_argument("--temporal_pool", action="store_true", help="halve the frames before the second stage")
     parser.add_argument("--non_local", action="store_true", help="add non-local blocks")

@@ -29,6 +29,7 @@ from ops.dataset import load_clip
 from ops.dataset_configs import DATASETS, DEFAULT_TMPL, read_class_names, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, load_net
 from ops.evaluation.plots import class_names_or_numbers
+from ops.opts import ShowDefaults
 from pretrained.table import local_path
 
 FOLDER_FPS = 25.0
@@ -146,10 +147,10 @@ def time_stamp(seconds: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("video", help="video file, or folder of frames")
     parser.add_argument("--weights", required=True, help="checkpoint, or a published name")
-    parser.add_argument("--topk", type=int, default=5, help="classes to print, best first (default: %(default)s)")
+    parser.add_argument("--topk", type=int, default=5, help="classes to print, best first")
     parser.add_argument("--num_segments", type=int, help="frames a clip (default: as trained)")
     parser.add_argument("--labels", help="class names, a line each (default: the checkpoint's)")
     parser.add_argument("--window", type=float, metavar="SECONDS", help="classify windows of this length")
@@ -164,10 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--twice_sample", action="store_true", help="2 uniform clips instead of 1")
     parser.add_argument("--input_size", type=int, help="side of a crop in pixels (default: the checkpoint's, else 224)")
     parser.add_argument(
-        "--image_backend",
-        choices=("torchvision", "pillow"),
-        default="torchvision",
-        help="decode and resize with (default: %(default)s)",
+        "--image_backend", choices=("torchvision", "pillow"), default="torchvision", help="decode and resize with"
     )
     parser.add_argument("--gpus", nargs="+", type=int, help="CUDA device to use (default: the first; else the CPU)")
     parser.add_argument("--json", action="store_true", help="print JSON, an object a line")

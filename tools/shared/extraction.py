@@ -17,6 +17,7 @@ from PIL import Image
 
 from ops.common.errors import InputError, at_least
 from ops.data.ffmpeg import RgbConverter, naming, open_video
+from ops.opts import ShowDefaults
 from tools.shared.files import existing_folder, find_videos
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
 from tools.shared.report import print_counts, report
@@ -148,12 +149,8 @@ def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
 
 def add_run_options(parser: argparse.ArgumentParser, *, timeout_s: int) -> None:
     """The options of every tool that decodes whole videos: limits, --overwrite, --jobs."""
-    parser.add_argument(
-        "--max_frames", type=at_least(1), default=100_000, help="refuse longer videos (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=timeout_s, metavar="SECONDS", help="limit for one video (default: %(default)s)"
-    )
+    parser.add_argument("--max_frames", type=at_least(1), default=100_000, help="refuse longer videos")
+    parser.add_argument("--timeout", type=float, default=timeout_s, metavar="SECONDS", help="limit for one video")
     parser.add_argument("--overwrite", action="store_true", help="redo finished videos")
     add_jobs_option(parser)
 
@@ -165,11 +162,11 @@ def vid2img(
 
     A video's frames get a folder of the same path below OUT_ROOT, or, where `flat`, of its name.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=doc, formatter_class=ShowDefaults)
     parser.add_argument("video_root", help="folder of the video files, at any depth")
     parser.add_argument("out_root", help="folder to write a folder of frames for each video to")
     parser.add_argument(
-        "--height", type=at_least(0), default=height, help="of the frames, in pixels; 0: the video's own (%(default)s)"
+        "--height", type=at_least(0), default=height, help="of the frames, in pixels; 0: the video's own"
     )
     parser.add_argument(
         "--quality", type=_quality, default=BEST_QUALITY, help="JPEG quality: 1 to 100, or best (default: best)"

@@ -17,6 +17,7 @@ from ops.common.files import write_lines
 from ops.data.sources import FrameFolder, VideoFile, num_template_fields
 from ops.dataset import find_video_file
 from ops.dataset_configs import DATASETS
+from ops.opts import ShowDefaults
 from tools.shared.files import VIDEO_SUFFIXES, existing_folder, numbered_lines
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
 from tools.shared.report import print_first
@@ -182,9 +183,7 @@ def _write_lists(lists: Mapping[Path, Sequence[Entry]], *, root: Path, image_tmp
 
 def list_parser(doc: str, *, annotations: str | None, splits: bool = False) -> argparse.ArgumentParser:
     """The options of the gen_label tools; `annotations` and `splits` add those that not all have."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(description=doc, formatter_class=ShowDefaults, allow_abbrev=False)
     parser.add_argument("root", help="folder of the frame folders (with --videos: of the video files)")
     parser.add_argument("--out", required=True, help="folder to write the lists to")
     if annotations:
