@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, write_folder
+from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, TextbookDataSet, write_folder
 from benchmarks.step import TextbookShift
 from benchmarks.timing import benchmark_parser, interleave, median_ms, prepare, print_table, ratio
 from ops.checkpoint.file import ModelOptions
@@ -58,15 +58,12 @@ def textbook_net(model: TSN) -> TSN:
     return model
 
 
-class TextbookDataSet(Dataset):
+class TextbookViews(TextbookDataSet):
     """Every view as usually written: Pillow opens, scales and crops the frames of each clip one by one, then floats."""
 
     def __init__(self, dataset: TSNDataSet, crop_size: int) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.crop_size = crop_size
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> Tensor:
         record = self.dataset.video_list[index]
@@ -110,12 +107,8 @@ def build_cases(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], 
 
     textbook = textbook_net(model).to(args.device)
     dataset = Net("", copy.deepcopy(model), options, VIEWS, Runtime()).dataset(paths)
-    loader = DataLoader(
-        TextbookDataSet(dataset, model.scale_size),
-        batch_size=1,
-        num_workers=args.workers,
-        persistent_workers=args.workers > 0,
-    )
+    views = TextbookViews(dataset, model.scale_size)
+    loader = DataLoader(views, num_workers=args.workers, persistent_workers=args.workers > 0)
     cases = {
         TEXTBOOK: lambda: [textbook_scores(textbook, views.to(args.device)).cpu() for views in loader],
         OURS: ours(),

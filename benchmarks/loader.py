@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
@@ -22,7 +21,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.timing import Times, interleave, median_ms, print_table, ratio
+from benchmarks.timing import interleave, median_ms, print_table, ratio
 from ops.common.errors import InputError, at_least, run_command
 from ops.data.loader import make_loader
 from ops.data.loader_memory import keep_freed_memory
@@ -39,6 +38,7 @@ SCALES = (1, 0.875, 0.75, 0.66)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_SIZE = 8
 FPS = 25
+JPEG_QUALITY = 90  # 30 kB a frame
 IMAGE_TMPL = "img_{:05d}.jpg"
 TEXTBOOK, DECODING = "textbook (Pillow, float, normalised)", "decoding the JPEGs alone"
 
@@ -54,12 +54,12 @@ def make_frames(num_frames: int) -> Iterator[Image.Image]:
         yield photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=box)
 
 
-def write_folder(folder: Path, num_frames: int, quality: int = 90) -> list[str]:
+def write_folder(folder: Path, num_frames: int) -> list[str]:
     """Write the frames as JPEG files; returns their paths."""
     folder.mkdir(parents=True)
     paths = [str(folder / IMAGE_TMPL.format(number)) for number in range(1, num_frames + 1)]
     for path, frame in zip(paths, make_frames(num_frames), strict=True):
-        frame.save(path, quality=quality)
+        frame.save(path, quality=JPEG_QUALITY)
     return paths
 
 
@@ -109,9 +109,9 @@ class TextbookDataSet(Dataset):
         return textbook_clip(paths, rng), record.label
 
 
-def time_clips(folder: Path, *, rounds: int, quality: int) -> Times:
-    """Times of one clip in this thread; in each round every pipeline makes the same random choices."""
-    paths = write_folder(folder, SEGMENTS, quality)
+def clips_table(folder: Path, *, rounds: int) -> None:
+    """Time one clip in this thread; in each round every pipeline makes the same random choices."""
+    paths = write_folder(folder, SEGMENTS)
     keep_freed_memory()  # as in a worker, here for all alike
     compressed = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths]
     transform = train_transform(INPUT_SIZE)
@@ -129,7 +129,7 @@ def time_clips(folder: Path, *, rounds: int, quality: int) -> Times:
         clip = normalize(ours(backend, np.random.RandomState(0))[None])[0]
         if (clip - expected).abs().max() > levels / 255 / min(STD) + 1e-5:
             raise RuntimeError(f"the {backend} pipeline and the textbook's differ")
-    return interleave(
+    times = interleave(
         {
             TEXTBOOK: seeded(lambda rng: textbook_clip(paths, rng)),
             "ours, --image_backend pillow": seeded(lambda rng: ours("pillow", rng)),
@@ -139,10 +139,6 @@ def time_clips(folder: Path, *, rounds: int, quality: int) -> Times:
         rounds=rounds,
         warmup=3,
     )
-
-
-def print_clips(times: Times, *, rounds: int, quality: int) -> None:
-    """Table of one clip's times."""
     rows = [
         [
             name,
@@ -156,16 +152,14 @@ def print_clips(times: Times, *, rounds: int, quality: int) -> None:
         f"One training clip: {SEGMENTS} JPEG frames of {WIDTH}x{HEIGHT} -> {INPUT_SIZE} px, one thread",
         ("pipeline", "ms", "textbook / this", "beyond decoding"),
         rows,
-        note=f"Medians of {rounds} interleaved rounds, the same random choices in each; JPEG quality {quality}. Ours "
-        "leaves uint8 clips, normalised on the device; 'beyond decoding' is relative to decoding alone.",
+        note=f"Medians of {rounds} interleaved rounds, the same random choices in each; JPEG quality {JPEG_QUALITY}. "
+        "Ours leaves uint8 clips, normalised on the device; 'beyond decoding' is relative to decoding alone.",
     )
 
 
-def time_loaders(
-    root: Path, *, num_frames: int, num_videos: int, rounds: int, quality: int
-) -> tuple[Times, dict[str, int]]:
-    """Times of an epoch with one worker process, whole videos on disk, and the bytes of a video, by source."""
-    images = write_folder(root / "frames", num_frames, quality)
+def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int) -> None:
+    """Time an epoch through one worker process, whole videos on disk."""
+    images = write_folder(root / "frames", num_frames)
     sizes = {"frames": sum(Path(path).stat().st_size for path in images)}
     for name, key_every in (("short.mp4", 12), ("long.mp4", 250)):
         write_video(root / name, num_frames, key_every)
@@ -192,49 +186,36 @@ def time_loaders(
     for name, (video, options) in sources.items():
         loaders[name] = make_loader(dataset(video, **options), batch_size=BATCH_SIZE, workers=1, shuffle=True)
     times = interleave({name: partial(epoch, loader) for name, loader in loaders.items()}, rounds=rounds)
-    return times, {TEXTBOOK: sizes["frames"]} | {name: sizes[video] for name, (video, _) in sources.items()}
-
-
-def print_loaders(times: Times, sizes: dict[str, int], *, num_frames: int, num_videos: int, note: str) -> None:
-    """Table of videos a second."""
+    files = {TEXTBOOK: "frames"} | {name: video for name, (video, _) in sources.items()}
     rows = [
         [
             name,
             f"{1e3 * num_videos / median_ms(times, name):.1f}",
             f"{ratio(times, TEXTBOOK, name):.2f}x",
-            f"{size / 1e6:.2f}",
+            f"{sizes[files[name]] / 1e6:.2f}",
         ]
-        for name, size in sizes.items()
+        for name in times
     ]
     print_table(
         f"Data loader, one worker: training clips of {SEGMENTS} out of {num_frames} frames of {WIDTH}x{HEIGHT}",
         ("source", "videos/s", "against textbook", "MB a video"),
         rows,
-        note=note,
+        note=f"Medians of {rounds} interleaved epochs of {num_videos} videos, batches of {BATCH_SIZE}; JPEG quality "
+        f"{JPEG_QUALITY}.",
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
-    parser.add_argument("--rounds", type=at_least(1), default=60, help="timed clips of each pipeline (default: 60)")
+    parser.add_argument("--rounds", type=at_least(1), default=60, help="timed clips of each pipeline")
     parser.add_argument("--videos", type=at_least(1), default=24, help="videos of an epoch")
-    parser.add_argument(
-        "--quality", type=int, choices=range(1, 101), default=90, help="of the JPEG files (default: 90, 30 kB a frame)"
-    )
     parser.add_argument("--quick", action="store_true", help="a few short rounds, to see that it runs")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     rounds, num_videos, num_frames = (3, 4, 30) if args.quick else (args.rounds, args.videos, 10 * FPS)
     with tempfile.TemporaryDirectory(prefix="tsm_loader_") as folder:
-        started = time.perf_counter()
-        clips = time_clips(Path(folder) / "frames", rounds=rounds, quality=args.quality)
-        print_clips(clips, rounds=rounds, quality=args.quality)
-        root, shape = Path(folder) / "videos", {"num_frames": num_frames, "num_videos": num_videos}
-        rounds = min(rounds, 15)
-        times, sizes = time_loaders(root, **shape, rounds=rounds, quality=args.quality)
-        note = f"Medians of {rounds} interleaved epochs of {num_videos} videos, batches of {BATCH_SIZE}; JPEG quality "
-        print_loaders(times, sizes, **shape, note=f"{note}{args.quality}.")
-        print(f"{time.perf_counter() - started:.0f} s in all")
+        clips_table(Path(folder) / "frames", rounds=rounds)
+        loaders_table(Path(folder) / "videos", num_frames=num_frames, num_videos=num_videos, rounds=min(rounds, 15))
 
 
 if __name__ == "__main__":

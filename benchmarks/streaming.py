@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,16 +80,15 @@ def load_clip_network(path: Path) -> TSN:
     return model.eval().requires_grad_(False)
 
 
-def stream_step(stream: StreamingTSM) -> Step:
-    """Eager PyTorch, a frame at a time."""
-    state = stream.init_state(1, stream.input_size, stream.input_size)
+def with_state(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, convert: Callable = np.asarray) -> Step:
+    """A step that keeps its state. `convert`: what it takes from a frame."""
 
-    def step(frame: np.ndarray) -> np.ndarray:
+    def run(frame: np.ndarray) -> np.ndarray:
         nonlocal state
-        scores, state = stream.step(torch.from_numpy(frame), state)
-        return scores[0].numpy()
+        scores, state = step(convert(frame), state)
+        return np.asarray(scores).reshape(-1)
 
-    return step
+    return run
 
 
 def clip_step(model: TSN) -> Step:
@@ -122,19 +122,8 @@ def demo_cases(path: Path, wanted: Sequence[str] | None, threads: int) -> tuple[
             left_out.append(f"{name} is left out: {error}")
             continue
         label = "torch, BatchNorm folded" if name == "torch" else name
-        cases.append(Case(label, backend_step(backend)))
+        cases.append(Case(label, with_state(backend.step, backend.init_state())))
     return cases, left_out
-
-
-def backend_step(backend: object) -> Step:
-    state = backend.init_state()
-
-    def step(frame: np.ndarray) -> np.ndarray:
-        nonlocal state
-        scores, state = backend.step(frame, state)
-        return np.asarray(scores)
-
-    return step
 
 
 def run_rounds(cases: Sequence[Case], frames: np.ndarray, *, turn: int) -> None:
@@ -188,12 +177,12 @@ def measure(args: argparse.Namespace, path: Path, threads: int) -> None:
     stream = StreamingTSM(model, streaming_options(load_checkpoint(path)))
     size = stream.input_size
     cases = [
-        Case(EAGER, stream_step(stream)),
+        Case(EAGER, with_state(stream.step, stream.init_state(1, size, size), torch.from_numpy)),
         # Its first frame has nothing of those before the clip: close to the stream's scores, but not the same.
         Case(f"torch eager, the {model.num_segments}-frame clip again", clip_step(model), exact=False),
     ]
-    more, left_out = demo_cases(path, args.backends, threads)
-    cases += more
+    backends, left_out = demo_cases(path, args.backends, threads)
+    cases += backends
     rng = np.random.default_rng(0)
     start, drift = rng.standard_normal((2, 1, 3, size, size), dtype=np.float32)
     frames = np.stack([start + 0.1 * index * drift for index in range(args.turn)])
@@ -220,16 +209,11 @@ def run_for_threads(argv: Sequence[str], threads: int) -> None:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("--weights", help="online checkpoint (default: a random MobileNetV2 of 27 classes, 224 px)")
-    parser.add_argument(
-        "--threads", type=at_least(1), nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)"
-    )
+    parser.add_argument("--threads", type=at_least(1), nargs="+", default=[1, 2], help="numbers of threads")
     parser.add_argument("--backends", nargs="+", help="of online_demo (default: all that run here)")
     parser.add_argument("--rounds", type=at_least(1), default=20, help="turns of each case")
     parser.add_argument(
-        "--turn",
-        type=at_least(UNCOUNTED + 1),
-        default=15,
-        help=f"frames a turn, {UNCOUNTED} of them uncounted",
+        "--turn", type=at_least(UNCOUNTED + 1), default=15, help=f"frames a turn, {UNCOUNTED} of them uncounted"
     )
     parser.add_argument("--quick", action="store_true", help="2 rounds of 5 frames: to see that it runs")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)

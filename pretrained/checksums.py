@@ -20,6 +20,9 @@ class Received:
     size: int
     sha256: str
 
+    def __str__(self) -> str:
+        return f"sha256 {self.sha256} ({self.size} bytes)"
+
 
 def received_file(path: Path) -> Received:
     """Size and checksum of a file."""
@@ -58,12 +61,7 @@ def verify_recorded(path: Path) -> None:
     if entry is not None:
         received = received_file(path)
         if received != entry:
-            raise InputError(changed_file_message(path, received, entry.sha256))
-
-
-def changed_file_message(path: Path, received: Received, expected_sha256: str | None) -> str:
-    """One line for a file that is not the one on record."""
-    return (
-        f"{path} is not the file that was recorded: sha256 {received.sha256} ({received.size} bytes) instead of "
-        f"{expected_sha256}; delete it to fetch it again, or its entry in {path.parent / CHECKSUMS} to keep it"
-    )
+            raise InputError(
+                f"{path} is not the file that was recorded: {received} instead of {entry}; delete it to fetch it "
+                f"again, or its entry in {path.parent / CHECKSUMS} to keep it"
+            )

@@ -11,7 +11,7 @@ from pathlib import Path
 from ops.common.download import TIMEOUT_S
 from ops.common.errors import InputError, run_command
 from ops.opts import ShowDefaults
-from pretrained.checksums import changed_file_message, read_checksums, received_file, record_checksum
+from pretrained.checksums import read_checksums, received_file, record_checksum, verify_recorded
 from pretrained.download import check_url, download
 from pretrained.table import Row, files_folder, find_row, load_table
 
@@ -29,27 +29,17 @@ def fetch(
     """
     file = row.released_file()
     target = folder / file
-    size, sha256 = _known(row, folder)
+    recorded = read_checksums(folder).get(file)
     if target.is_file():
-        received = received_file(target)
-        if (size or received.size, sha256 or received.sha256) != (received.size, received.sha256):
-            raise InputError(changed_file_message(target, received, sha256))
+        verify_recorded(target)
     elif offline:
         raise InputError(f"{target} is not there, and --offline does not fetch it")
     else:
         url = row.url if mirror is None else f"{mirror.rstrip('/')}/{urllib.parse.quote(file)}"
-        received = download(url, target, expected_size=size, expected_sha256=sha256, timeout_s=timeout_s)
-    if sha256 is None:
-        record_checksum(folder, file, received)
+        download(url, target, expected=recorded, timeout_s=timeout_s)
+    if recorded is None:
+        record_checksum(folder, file, received_file(target))
     return target
-
-
-def _known(row: Row, folder: Path) -> tuple[int | None, str | None]:
-    """Size and sha256 that the file must have: the table's, else those recorded."""
-    if row.sha256 is not None:
-        return row.size, row.sha256
-    entry = read_checksums(folder).get(row.released_file())
-    return (entry.size, entry.sha256) if entry else (row.size, None)
 
 
 def _print_table(folder: Path) -> None:

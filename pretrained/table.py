@@ -49,8 +49,6 @@ class Row:
     model: str
     file: str | None
     url: str | None
-    sha256: str | None
-    size: int | None
     results: tuple[Result, ...]
 
     def released_file(self) -> str:

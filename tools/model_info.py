@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ops.common.errors import counted, run_command
@@ -43,11 +42,7 @@ def measure(name: str, model: TSN) -> ModelCost:
     side = model.input_size
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, model.num_segments * model.segment_channels, side, side))
-    return ModelCost(name, count_parameters(model), counter.get_total_flops())
-
-
-def count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    return ModelCost(name, sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

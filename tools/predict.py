@@ -11,7 +11,6 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,14 +34,6 @@ from pretrained.table import local_path
 FOLDER_FPS = 25.0
 
 
-@dataclass(frozen=True)
-class Window:
-    """Frames [start, stop) of a video."""
-
-    start: int
-    stop: int
-
-
 class _Frames:
     """Frames that are decoded already."""
 
@@ -53,8 +44,8 @@ class _Frames:
         return [self.frames[int(index)] for index in indices]
 
 
-def make_windows(num_frames: int, window_frames: int, stride_frames: float) -> list[Window]:
-    """Windows every `stride_frames`; the last one ends with the video, so that no frame is left out.
+def make_windows(num_frames: int, window_frames: int, stride_frames: float) -> list[range]:
+    """Frames of windows every `stride_frames`; the last one ends with the video, so that no frame is left out.
 
     Example: 10 frames, windows of 4 every 4 -> [0, 4), [4, 8), [6, 10).
     """
@@ -62,12 +53,12 @@ def make_windows(num_frames: int, window_frames: int, stride_frames: float) -> l
     starts = [round(stride_frames * number) for number in range(int(last / stride_frames + 1e-6) + 1)]
     if starts[-1] < last and starts[-1] + window_frames < num_frames:
         starts.append(last)
-    return [Window(start, min(start + window_frames, num_frames)) for start in starts]
+    return [range(start, min(start + window_frames, num_frames)) for start in starts]
 
 
-def window_frames(net: Net, window: Window) -> np.ndarray:
+def window_frames(net: Net, window: range) -> np.ndarray:
     """0-based frames of all clips of a window, stacks written out, sampled as in evaluation."""
-    views, num_frames = net.views, window.stop - window.start
+    views, num_frames = net.views, len(window)
     starts = test_indices(num_frames, net.options.num_segments, net.frame_length, dense=views.dense, twice=views.twice)
     return window.start + stack_indices(starts, net.frame_length, num_frames)
 
@@ -198,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = find_class_names(args.labels, net)
     source, num_frames = open_source(args.video, net, args.image_tmpl, args.image_backend)
     fps = frame_rate(source, args.fps)
-    windows = [Window(0, num_frames)]
+    windows = [range(num_frames)]
     if args.window is not None:
         stride = args.stride if args.stride is not None else args.window / 2
         windows = make_windows(num_frames, max(1, round(args.window * fps)), max(1.0, stride * fps))

@@ -196,22 +196,16 @@ def _quality(text: str) -> int:
 def _extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], image_tmpl: str) -> list[int | Failure]:
     """Extract all (video, folder) jobs by the options of `vid2img`; a result each, in order.
 
-    Of two videos that would share a folder (`a.mp4` and `a.avi`), the second is a Failure; so is one whose frames would
-    lie among the folders of others (`a.mp4` beside `a/b.mp4`).
+    Of two videos that would share a folder (`a.mp4` and `a.avi`), the second is a Failure.
     """
     options = Extraction(
         image_tmpl, args.height, args.quality, args.max_frames, keep_damaged=args.keep_damaged, overwrite=args.overwrite
     )
     owner: dict[Path, Path] = {}
-    for video, folder in jobs:
-        owner.setdefault(folder, video)
-    parents = {parent for folder in owner for parent in folder.parents}
     clashes = {}
     for index, (video, folder) in enumerate(jobs):
-        if owner[folder] is not video:
+        if owner.setdefault(folder, video) is not video:
             clashes[index] = Failure(f"its frames would share a folder with those of {owner[folder].name}")
-        elif folder in parents:
-            clashes[index] = Failure(f"its frames would lie among the folders of {folder.name}/")
     results = run_jobs(
         functools.partial(extract_video, options=options),
         [job for index, job in enumerate(jobs) if index not in clashes],
