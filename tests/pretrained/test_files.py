@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from ops.checkpoint.file import load_checkpoint, load_into
 from ops.checkpoint.weights import canonical_key
@@ -19,15 +20,12 @@ NUM_CLASSES = {"kinetics": 400, "something": 174, "somethingv2": 174, "jester": 
 
 def _published_keys(row: Row) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a row's file, from torchvision's 2D network and the rules of the layout alone."""
-    import torchvision
-
     num_class = NUM_CLASSES[row.dataset]
     arch = next(a for a in ("resnet101", "resnet50", "mobilenetv2") if a in row.file)
-    keys: dict[str, tuple[int, ...]] = {}
     if arch == "mobilenetv2":
         return _mobilenet_keys(num_class, streaming="online" in row.file)
-    net = torchvision.models.get_model(arch, weights=None)
-    for key, value in net.state_dict().items():
+    keys: dict[str, tuple[int, ...]] = {}
+    for key, value in torchvision.models.get_model(arch, weights=None).state_dict().items():
         block = re.fullmatch(r"layer(\d)\.(\d+)\.conv1\.weight", key)
         every = 2 if arch == "resnet101" else 1
         name = key
@@ -35,67 +33,39 @@ def _published_keys(row: Row) -> dict[str, tuple[int, ...]]:
             name = f"layer{block[1]}.{block[2]}.conv1.net.weight"
         if "_nl" in row.file:
             name = re.sub(r"^(layer2\.[02]|layer3\.[024])\.", r"\1.block.", name)
-        shape = tuple(value.shape)
-        if key == "conv1.weight" and row.modality == "Flow":
-            shape = (64, 10, 7, 7)
+        is_flow_conv = key == "conv1.weight" and row.modality == "Flow"
         if not key.startswith("fc."):
-            keys[f"module.base_model.{name}"] = shape
-    if "_nl" in row.file:
-        for stage, blocks, channels in ((2, (0, 2), 512), (3, (0, 2, 4), 1024)):
-            for block in blocks:
-                prefix = f"module.base_model.layer{stage}.{block}.nl."
-                inner = channels // 2
-                for part in ("g.0", "theta", "phi.0"):
-                    keys[f"{prefix}{part}.weight"] = (inner, channels, 1, 1, 1)
-                    keys[f"{prefix}{part}.bias"] = (inner,)
-                keys[f"{prefix}W.0.weight"] = (channels, inner, 1, 1, 1)
-                keys[f"{prefix}W.0.bias"] = (channels,)
-                for part in ("weight", "bias", "running_mean", "running_var"):
-                    keys[f"{prefix}W.1.{part}"] = (channels,)
-                keys[f"{prefix}W.1.num_batches_tracked"] = ()
-    keys["module.new_fc.weight"] = (num_class, 2048)
-    keys["module.new_fc.bias"] = (num_class,)
-    return keys
+            keys[f"module.base_model.{name}"] = (64, 10, 7, 7) if is_flow_conv else tuple(value.shape)
+    for stage, blocks, channels in ((2, (0, 2), 512), (3, (0, 2, 4), 1024)):
+        for block in blocks if "_nl" in row.file else ():
+            prefix, inner = f"module.base_model.layer{stage}.{block}.nl.", channels // 2
+            for part in ("g.0", "theta", "phi.0"):
+                keys |= {f"{prefix}{part}.weight": (inner, channels, 1, 1, 1), f"{prefix}{part}.bias": (inner,)}
+            keys |= {f"{prefix}W.0.weight": (channels, inner, 1, 1, 1), f"{prefix}W.0.bias": (channels,)}
+            keys |= {f"{prefix}W.1.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+            keys[f"{prefix}W.1.num_batches_tracked"] = ()
+    return keys | {"module.new_fc.weight": (num_class, 2048), "module.new_fc.bias": (num_class,)}
 
 
 def _mobilenet_keys(num_class: int, streaming: bool) -> dict[str, tuple[int, ...]]:
-    """Table 2 of arXiv:1801.04381 in the flat layout."""
+    """torchvision's MobileNetV2 in the flat layout: its triples of conv, BN and ReLU are written out."""
     keys: dict[str, tuple[int, ...]] = {}
-    prefix = "" if streaming else "module.base_model."
-
-    def conv_bn(name: str, bn: str, shape: tuple[int, ...]) -> None:
-        keys[f"{prefix}{name}.weight"] = shape
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            keys[f"{prefix}{bn}.{part}"] = shape[:1]
-        keys[f"{prefix}{bn}.num_batches_tracked"] = ()
-
-    conv_bn("features.0.0", "features.0.1", (32, 3, 3, 3))
-    inputs, index = 32, 0
-    for expansion, outputs, blocks in (
-        (1, 16, 1),
-        (6, 24, 2),
-        (6, 32, 3),
-        (6, 64, 4),
-        (6, 96, 3),
-        (6, 160, 3),
-        (6, 320, 1),
-    ):
-        for block in range(blocks):
-            index += 1
-            name, layer = f"features.{index}.conv", 0
-            hidden = inputs * expansion
-            if expansion > 1:
-                net = ".net" if block > 0 and not streaming else ""  # a shortcut: same size, same channels
-                conv_bn(f"{name}.0{net}", f"{name}.1", (hidden, inputs, 1, 1))
-                layer = 3
-            conv_bn(f"{name}.{layer}", f"{name}.{layer + 1}", (hidden, 1, 3, 3))
-            conv_bn(f"{name}.{layer + 3}", f"{name}.{layer + 4}", (outputs, hidden, 1, 1))
-            inputs = outputs
-    conv_bn("features.18.0", "features.18.1", (1280, 320, 1, 1))
+    state_dict = torchvision.models.mobilenet_v2(num_classes=num_class).state_dict()
+    for key, value in state_dict.items():
+        name, block = key, re.fullmatch(r"(features\.\d+\.conv)\.(\d)\.(?:(\d)\.)?(\w+)", key)
+        if block:
+            triples = 2 if f"{block[1]}.1.0.weight" in state_dict else 1  # the first block does not expand
+            index = 3 * int(block[2]) + int(block[3]) if block[3] else 3 * triples + int(block[2]) - triples
+            # A shortcut (same size and channels) makes a shifted block.
+            shifted = int(block[1].split(".")[1]) in (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)
+            net = ".net" if index == 0 and shifted and not streaming else ""
+            name = f"{block[1]}.{index}{net}.{block[4]}"
+        if not streaming:
+            name = f"module.base_model.{name}"
+        if not key.startswith("classifier"):
+            keys[name] = tuple(value.shape)
     head = "classifier" if streaming else "module.new_fc"
-    keys[f"{head}.weight"] = (num_class, 1280)
-    keys[f"{head}.bias"] = (num_class,)
-    return keys
+    return keys | {f"{head}.weight": (num_class, 1280), f"{head}.bias": (num_class,)}
 
 
 @pytest.mark.parametrize("row", RELEASED, ids=lambda row: row.name)
