@@ -45,6 +45,10 @@ def save_ours(path: Path, **options) -> TSN:
     return model
 
 
+def convert(*arguments: str | Path) -> None:
+    main([str(argument) for argument in arguments])
+
+
 def load(path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
@@ -59,14 +63,14 @@ def same(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
 def test_ours_to_published_and_back(tmp_path: Path) -> None:
     ours, published, back = tmp_path / "ours.pth.tar", tmp_path / "published.pth.tar", tmp_path / "back.pth.tar"
     save_ours(ours)
-    main([str(ours), str(published)])
+    convert(ours, published)
     # What the published program does: a MobileNetV2 without wrappers, strict.
     state_dict = load(published)
     mobilenet_v2(num_classes=8).load_state_dict(state_dict, strict=True)
     assert list(state_dict) == list(mobilenet_v2(num_classes=8).state_dict())
     labels = tmp_path / "category.txt"
     labels.write_text("\n".join(NAMES))
-    main([str(published), str(back), "--dataset", "moving_digits", "--labels", str(labels), "--input_size", "64"])
+    convert(published, back, "--dataset", "moving_digits", "--labels", labels, "--input_size", "64")
     before, after = load_checkpoint(ours), load_checkpoint(back)
     assert same(after.state_dict, before.state_dict)
     for name in ("dataset", "arch", "num_class", "is_shift", "online", "shift_div", "input_size", "class_names"):
@@ -76,18 +80,18 @@ def test_ours_to_published_and_back(tmp_path: Path) -> None:
 def test_published_to_ours_and_back(tmp_path: Path) -> None:
     published, ours, back = (tmp_path / name for name in ("gestures.pth.tar", "ours.pth.tar", "back.pth.tar"))
     save_state_dict(spread_out(mobilenet_v2(num_classes=27)).state_dict(), published)
-    main([str(published), str(ours)])
+    convert(published, ours)
     options = load_checkpoint(ours).options
     assert (options.dataset, options.arch, options.online) == ("jester", "mobilenetv2", True)
     assert options.class_names == list(JESTER_CLASSES)
-    main([str(ours), str(back)])
+    convert(ours, back)
     assert same(load(back), load(published))
 
 
 def test_both_layouts_stream_the_same(tmp_path: Path) -> None:
     ours, published = tmp_path / "ours.pth.tar", tmp_path / "published.pth.tar"
     save_ours(ours)
-    main([str(ours), str(published)])
+    convert(ours, published)
     first, second = StreamingTSM.from_checkpoint(ours), StreamingTSM.from_checkpoint(published)
     states = [first.init_state(1, 64, 64), second.init_state(1, 64, 64)]
     for frame in torch.randn(3, 1, 3, 64, 64):
@@ -98,7 +102,7 @@ def test_both_layouts_stream_the_same(tmp_path: Path) -> None:
 
 def test_epoch_and_accuracy_stay_and_the_optimiser_goes(tmp_path: Path) -> None:
     save_ours(tmp_path / "ours.pth.tar")
-    main([str(tmp_path / "ours.pth.tar"), str(tmp_path / "small.pth.tar"), "--to", "ours"])
+    convert(tmp_path / "ours.pth.tar", tmp_path / "small.pth.tar", "--to", "ours")
     data = load(tmp_path / "small.pth.tar")
     assert (data["epoch"], data["best_prec1"]) == (12, 91.25)
     assert set(data) == {"epoch", "best_prec1", "arch", "state_dict", "options"}
@@ -108,8 +112,8 @@ def test_files_without_counters_convert(tmp_path: Path) -> None:
     # PyTorch before 0.4.1 did not count batches.
     old = {k: v for k, v in spread_out(mobilenet_v2(num_classes=27)).state_dict().items() if "num_batches" not in k}
     save_state_dict(old, tmp_path / "old.pth.tar")
-    main([str(tmp_path / "old.pth.tar"), str(tmp_path / "ours.pth.tar")])
-    main([str(tmp_path / "ours.pth.tar"), str(tmp_path / "new.pth.tar")])
+    convert(tmp_path / "old.pth.tar", tmp_path / "ours.pth.tar")
+    convert(tmp_path / "ours.pth.tar", tmp_path / "new.pth.tar")
     new = load(tmp_path / "new.pth.tar")
     assert same({key: new[key] for key in old}, old)
 
@@ -118,7 +122,7 @@ def test_files_without_counters_convert(tmp_path: Path) -> None:
 def test_half_precision_fits_the_repository_and_loads_into_float32(tmp_path: Path, layout: str) -> None:
     model = save_ours(tmp_path / "ours.pth.tar")
     small = tmp_path / "small.pth.tar"
-    main([str(tmp_path / "ours.pth.tar"), str(small), "--to", layout, "--half"])
+    convert(tmp_path / "ours.pth.tar", small, "--to", layout, "--half")
     assert small.stat().st_size < 6e6
     stream = StreamingTSM.from_checkpoint(small)
     for (name, given), wanted in zip(stream.net.named_parameters(), model.parameters(), strict=True):
@@ -127,8 +131,8 @@ def test_half_precision_fits_the_repository_and_loads_into_float32(tmp_path: Pat
         assert torch.equal(given, exact), name
     assert all(torch.equal(a, b) for a, b in zip(stream.buffers(), model.buffers(), strict=True))
     # Converting the file again changes nothing more.
-    main([str(small), str(tmp_path / "again.pth.tar"), "--to", "published", "--half"])
-    main([str(tmp_path / "again.pth.tar"), str(tmp_path / "full.pth.tar"), "--to", "published"])
+    convert(small, tmp_path / "again.pth.tar", "--to", "published", "--half")
+    convert(tmp_path / "again.pth.tar", tmp_path / "full.pth.tar", "--to", "published")
     again, full = load(tmp_path / "again.pth.tar"), load(tmp_path / "full.pth.tar")
     assert same(full, again)
 
@@ -147,7 +151,7 @@ def test_networks_without_that_layout_are_refused(tmp_path: Path, options: dict,
     path = tmp_path / "other.pth.tar"
     save_ours(path, **options)
     with pytest.raises(InputError, match=rf"{re.escape(str(path))}: .*{message}"):
-        main([str(path), str(tmp_path / "out.pth.tar")])
+        convert(path, tmp_path / "out.pth.tar")
     assert not (tmp_path / "out.pth.tar").exists()
 
 
@@ -155,18 +159,18 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     bare, out = tmp_path / "bare.pth.tar", tmp_path / "out.pth.tar"
     save_state_dict(mobilenet_v2(num_classes=8).state_dict(), bare)
     with pytest.raises(InputError, match=r"8 classes are not Jester's 27.*--dataset"):
-        main([str(bare), str(out)])
+        convert(bare, out)
     (tmp_path / "names.txt").write_text("a\nb\n")
     with pytest.raises(InputError, match=r"2 names.* 8 classes"):
-        main([str(bare), str(out), "--dataset", "mine", "--labels", str(tmp_path / "names.txt")])
+        convert(bare, out, "--dataset", "mine", "--labels", tmp_path / "names.txt")
     with pytest.raises(InputError, match="--labels is for our layout"):
-        main([str(bare), str(out), "--to", "published", "--labels", str(tmp_path / "names.txt")])
+        convert(bare, out, "--to", "published", "--labels", tmp_path / "names.txt")
     with pytest.raises(InputError, match="IN and OUT are the same file"):
-        main([str(bare), str(tmp_path / "." / "bare.pth.tar"), "--dataset", "mine"])
+        convert(bare, tmp_path / "." / "bare.pth.tar", "--dataset", "mine")
     weights = {k: v for k, v in mobilenet_v2(num_classes=27).state_dict().items() if "features.5" not in k}
     save_state_dict(weights, bare)
     with pytest.raises(InputError, match=r"not in the file.*features\.5"):
-        main([str(bare), str(out), "--to", "published"])
+        convert(bare, out, "--to", "published")
     assert not out.exists()
     result = run_cli(["tools/convert_online.py", tmp_path / "nothing.pth", out])
     assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1
