@@ -16,7 +16,7 @@ All take the same arguments:
 
 from __future__ import annotations
 
-from pathlib import Path as _Path
+from collections.abc import Callable as _Callable
 from typing import Any as _Any
 
 from ops.checkpoint.file import load_checkpoint as _load_checkpoint
@@ -24,52 +24,20 @@ from ops.checkpoint.weights import load_into as _load_into
 from ops.common.errors import InputError as _InputError
 from ops.models import TSN as _TSN
 from ops.models import tsn_arguments as _tsn_arguments
+from pretrained.table import local_path as _local_path
 
 dependencies = ["torch", "torchvision", "numpy", "PIL"]
 
 
-def tsn_resnet50(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
-    """TSN: ResNet-50 on each frame, scores averaged."""
-    return _build(pretrained, num_classes, options, base_model="resnet50")
-
-
-def tsm_resnet18(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
-    """TSM on ResNet-18."""
-    return _build(pretrained, num_classes, options, base_model="resnet18", is_shift=True)
-
-
-def tsm_resnet50(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
-    """TSM on ResNet-50."""
-    return _build(pretrained, num_classes, options, base_model="resnet50", is_shift=True)
-
-
-def tsm_resnet50_nl(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
-    """TSM on ResNet-50 with non-local blocks."""
-    return _build(pretrained, num_classes, options, base_model="resnet50", is_shift=True, non_local=True)
-
-
-def tsm_resnet101(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
-    """TSM on ResNet-101."""
-    return _build(pretrained, num_classes, options, base_model="resnet101", is_shift=True)
-
-
-def tsm_mobilenetv2(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
-    """TSM on MobileNetV2."""
-    return _build(pretrained, num_classes, options, base_model="mobilenetv2", is_shift=True)
-
-
-def tsm_mobilenetv2_online(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
-    """TSM on MobileNetV2, shifting from the past only."""
-    return _build(pretrained, num_classes, options, base_model="mobilenetv2", is_shift=True, online=True)
-
-
 def _build(pretrained: str | bool, num_classes: int | None, overrides: dict[str, _Any], **structure: _Any) -> _TSN:
-    """The network of an entry point; `structure` is what a checkpoint has to agree with."""
+    """The network of an entry point."""
     settings = {"num_segments": 8, "modality": "RGB", "dropout": 0.5, "partial_bn": False, "print_spec": False}
     settings |= {"pretrain": "none", **structure}
     if not pretrained:
-        return _TSN(**{"num_class": 400 if num_classes is None else num_classes, **settings, **overrides})
-    checkpoint = _load_checkpoint(_find(pretrained))
+        return _TSN(400 if num_classes is None else num_classes, **settings | overrides)
+    if pretrained is True:
+        raise _InputError("pretrained takes a checkpoint's path or published name (python -m pretrained.fetch --list)")
+    checkpoint = _load_checkpoint(_local_path(pretrained))
     if checkpoint.known_options is not None:
         recorded = _tsn_arguments(checkpoint.known_options)
         for name in ("base_model", "is_shift", "non_local", "online"):
@@ -82,15 +50,29 @@ def _build(pretrained: str | bool, num_classes: int | None, overrides: dict[str,
     num_classes = checkpoint.num_class if num_classes is None else num_classes
     if num_classes is None:
         raise _InputError(f"{checkpoint.path} has no classifier: give num_classes")
-    model = _TSN(**{**settings, **overrides, "num_class": num_classes})
+    model = _TSN(**settings | overrides | {"num_class": num_classes})
     _load_into(model, checkpoint, new_head=num_classes != checkpoint.num_class)
     return model
 
 
-def _find(pretrained: str | bool) -> _Path:
-    """The file that `pretrained` means."""
-    if pretrained is True:
-        raise _InputError("pretrained takes a checkpoint's path or published name (python -m pretrained.fetch --list)")
-    from pretrained.table import local_path
+def _entry(doc: str, **structure: _Any) -> _Callable[..., _TSN]:
+    """An entry point; `structure` is what a checkpoint has to agree with."""
 
-    return local_path(pretrained)
+    def entry(pretrained: str | bool = False, num_classes: int | None = None, **options: _Any) -> _TSN:
+        return _build(pretrained, num_classes, options, **structure)
+
+    entry.__doc__ = doc
+    return entry
+
+
+tsn_resnet50 = _entry("TSN: ResNet-50 on each frame, scores averaged.", base_model="resnet50")
+tsm_resnet18 = _entry("TSM on ResNet-18.", base_model="resnet18", is_shift=True)
+tsm_resnet50 = _entry("TSM on ResNet-50.", base_model="resnet50", is_shift=True)
+tsm_resnet50_nl = _entry(
+    "TSM on ResNet-50 with non-local blocks.", base_model="resnet50", is_shift=True, non_local=True
+)
+tsm_resnet101 = _entry("TSM on ResNet-101.", base_model="resnet101", is_shift=True)
+tsm_mobilenetv2 = _entry("TSM on MobileNetV2.", base_model="mobilenetv2", is_shift=True)
+tsm_mobilenetv2_online = _entry(
+    "TSM on MobileNetV2, shifting from the past only.", base_model="mobilenetv2", is_shift=True, online=True
+)

@@ -12,9 +12,10 @@ import numpy as np
 
 from ops.common.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
 from ops.common.errors import InputError, counted, run_command
+from ops.common.files import write_lines
 from ops.evaluation.ensemble import Ensemble, Outcome, build_ensemble, evaluate
 from ops.evaluation.plots import SHOWN_CLASSES, check_can_plot, confusion_png, per_class_table
-from ops.evaluation.scores import Scores, fuse, submission_lines, write_lines
+from ops.evaluation.scores import Scores, fuse, submission_lines
 from ops.opts import parse_test_args
 from ops.utils import hours_minutes_seconds
 from pretrained.table import local_path
@@ -126,7 +127,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 def write_results(result: Scores, class_names: list[str] | None, args: argparse.Namespace) -> None:
     """Write the files that --csv_file, --scores and --plots ask for."""
     if args.csv_file:
-        write_lines(submission_lines(result, class_names, top5=args.dataset == "somethingv2"), args.csv_file)
+        write_lines(args.csv_file, submission_lines(result, class_names, top5=args.dataset == "somethingv2"))
         print(f"wrote predictions to {args.csv_file}")
     if args.scores:
         result.save(args.scores)
@@ -135,7 +136,7 @@ def write_results(result: Scores, class_names: list[str] | None, args: argparse.
         folder, matrix = Path(args.plots), result.confusion()
         table = per_class_table(matrix, class_names)
         confusion_png(matrix, class_names, folder / "confusion.png")
-        write_lines([table], folder / "per_class.txt")
+        write_lines(folder / "per_class.txt", [table])
         print(per_class_table(matrix, class_names, most=SHOWN_CLASSES))
         print(f"wrote {folder / 'confusion.png'} and {folder / 'per_class.txt'}")
 

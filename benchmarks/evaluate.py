@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, write_folder
-from benchmarks.step import ARCHS, TextbookShift
-from benchmarks.timing import interleave, median_ms, print_table, ratio
+from benchmarks.loader import HEIGHT, IMAGE_TMPL, MEAN, STD, WIDTH, TextbookDataSet, write_folder
+from benchmarks.step import TextbookShift
+from benchmarks.timing import benchmark_parser, interleave, median_ms, prepare, print_table, ratio
 from ops.checkpoint.options import ModelOptions
-from ops.common.errors import InputError, run_command
+from ops.common.errors import at_least, run_command
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
@@ -35,6 +35,19 @@ VIEWS = PROTOCOLS["dense"]
 TEXTBOOK, OURS, COMPILED = "textbook", "this program", "this program, --compile"
 
 
+def kinetics_like(root: Path, *, num_frames: int, num_videos: int) -> DatasetPaths:
+    """A data set whose test list names one video of `num_frames` frames, written here, `num_videos` times."""
+    write_folder(root / "clip", num_frames)
+    (root / "list.txt").write_text(f"clip {num_frames} 0\n" * num_videos)
+    return DatasetPaths("kinetics", NUM_CLASSES, root, None, root / "list.txt", IMAGE_TMPL, True)
+
+
+def shift_options(arch: str, num_segments: int, input_size: int) -> ModelOptions:
+    """Options of a TSM on it."""
+    shape = {"num_segments": num_segments, "num_class": NUM_CLASSES, "input_size": input_size}
+    return ModelOptions(dataset="kinetics", arch=arch, is_shift=True, **shape)
+
+
 def textbook_net(model: TSN) -> TSN:
     """The same weights with the copying shift, NCHW, BN as it is."""
     model = copy.deepcopy(model).eval()
@@ -45,15 +58,12 @@ def textbook_net(model: TSN) -> TSN:
     return model
 
 
-class TextbookDataSet(Dataset):
+class TextbookViews(TextbookDataSet):
     """Every view as usually written: Pillow opens, scales and crops the frames of each clip one by one, then floats."""
 
     def __init__(self, dataset: TSNDataSet, crop_size: int) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.crop_size = crop_size
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> Tensor:
         record = self.dataset.video_list[index]
@@ -84,17 +94,8 @@ def textbook_scores(model: TSN, views: Tensor) -> Tensor:
 
 def build_cases(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], list[Tensor]]]:
     """A pass over the videos for every row, each returning the scores of every video."""
-    write_folder(root / "clip", args.frames)
-    (root / "list.txt").write_text(f"clip {args.frames} 0\n" * args.videos)
-    paths = DatasetPaths("kinetics", NUM_CLASSES, root, None, root / "list.txt", IMAGE_TMPL, True)
-    options = ModelOptions(
-        dataset="kinetics",
-        arch=args.arch,
-        num_segments=args.segments,
-        num_class=NUM_CLASSES,
-        is_shift=True,
-        input_size=args.size,
-    )
+    paths = kinetics_like(root, num_frames=args.frames, num_videos=args.videos)
+    options = shift_options(args.arch, args.segments, args.size)
     torch.manual_seed(0)
     model = build_model(options)
     nn.init.normal_(model.classifier.weight, 0, 0.1)  # scores that differ
@@ -106,12 +107,8 @@ def build_cases(args: argparse.Namespace, root: Path) -> dict[str, Callable[[], 
 
     textbook = textbook_net(model).to(args.device)
     dataset = Net("", copy.deepcopy(model), options, VIEWS, Runtime()).dataset(paths)
-    loader = DataLoader(
-        TextbookDataSet(dataset, model.scale_size),
-        batch_size=1,
-        num_workers=args.workers,
-        persistent_workers=args.workers > 0,
-    )
+    views = TextbookViews(dataset, model.scale_size)
+    loader = DataLoader(views, num_workers=args.workers, persistent_workers=args.workers > 0)
     cases = {
         TEXTBOOK: lambda: [textbook_scores(textbook, views.to(args.device)).cpu() for views in loader],
         OURS: ours(),
@@ -131,32 +128,18 @@ def check_same(cases: dict[str, Callable[[], list[Tensor]]]) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHS, default="resnet50")
-    parser.add_argument("--segments", type=int, default=8, help="frames a clip (default 8)")
-    parser.add_argument("--size", type=int, default=224, help="input size; full resolution is 8/7 of it (default 224)")
-    parser.add_argument("--frames", type=int, default=NUM_FRAMES, help=f"frames a video (default {NUM_FRAMES})")
-    parser.add_argument("--videos", type=int, default=2, help="videos a round (default 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default 5)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that load (default 1)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser = benchmark_parser(__doc__, rounds=5, network=True)
+    parser.add_argument("--segments", type=at_least(1), default=8, help="frames a clip")
+    parser.add_argument("--frames", type=at_least(1), default=NUM_FRAMES, help="frames a video")
+    parser.add_argument("--videos", type=at_least(1), default=2, help="videos a round")
+    parser.add_argument("--workers", type=at_least(0), default=1, help="processes that load")
     parser.add_argument("--compile", action="store_true", help="another row through torch.compile, timed when warm")
-    parser.add_argument("--quick", action="store_true", help="ResNet-18, 2 frames of 64 px: to see that it runs")
-    args = parser.parse_args(argv)
-    if args.quick:
-        args.arch, args.segments, args.size, args.frames, args.videos, args.rounds = "resnet18", 2, 64, 20, 1, 1
-    for name in ("segments", "frames", "videos", "rounds", "threads"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} is 1 or more, got {getattr(args, name)}")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {args.device}: no CUDA device here; --device cpu works")
-    return args
+    quick = {"arch": "resnet18", "segments": 2, "size": 64, "frames": 20, "videos": 1, "rounds": 1}
+    return prepare(parser.parse_args(argv), **quick)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         cases = build_cases(args, Path(folder))
         check_same(cases)  # and the warm-up

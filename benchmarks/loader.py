@@ -1,4 +1,4 @@
-"""Loading clips: the textbook Pillow pipeline, ours with both image backends, and the floor, which is JPEG decoding.
+"""Loading clips: the textbook Pillow pipeline, ours with both image backends, and JPEG decoding alone.
 
 python -m benchmarks.loader [--rounds 60] [--videos 24] [--quick]
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -21,13 +21,14 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.timing import Times, interleave, median_ms, print_table, ratio
-from ops.common.errors import InputError, run_command
+from benchmarks.timing import interleave, median_ms, print_table, ratio
+from ops.common.errors import InputError, at_least, run_command
 from ops.data.loader import make_loader
 from ops.data.sampling import seeded_rng
 from ops.data.shared_memory import keep_freed_memory
 from ops.data.sources import FrameFolder
 from ops.dataset import TSNDataSet
+from ops.opts import ShowDefaults
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, fixed_offsets, train_transform
 
 SEGMENTS = 8
@@ -37,7 +38,9 @@ SCALES = (1, 0.875, 0.75, 0.66)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_SIZE = 8
 FPS = 25
+JPEG_QUALITY = 90  # 30 kB a frame
 IMAGE_TMPL = "img_{:05d}.jpg"
+TEXTBOOK, DECODING = "textbook (Pillow, float, normalised)", "decoding the JPEGs alone"
 
 
 def make_frames(num_frames: int) -> Iterator[Image.Image]:
@@ -51,12 +54,12 @@ def make_frames(num_frames: int) -> Iterator[Image.Image]:
         yield photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=box)
 
 
-def write_folder(folder: Path, num_frames: int, quality: int = 90) -> list[str]:
+def write_folder(folder: Path, num_frames: int) -> list[str]:
     """Write the frames as JPEG files; returns their paths."""
     folder.mkdir(parents=True)
     paths = [str(folder / IMAGE_TMPL.format(number)) for number in range(1, num_frames + 1)]
     for path, frame in zip(paths, make_frames(num_frames), strict=True):
-        frame.save(path, quality=quality)
+        frame.save(path, quality=JPEG_QUALITY)
     return paths
 
 
@@ -71,11 +74,8 @@ def write_video(path: Path, num_frames: int, key_every: int) -> None:
         container.mux(stream.encode())
 
 
-def textbook_clip(paths: Sequence[str], rng: np.random.RandomState, *, contiguous: bool = False) -> Tensor:
-    """Training augmentation as usually written: image by image in Pillow, then float arithmetic a channel at a time.
-
-    contiguous: copy the permuted array into (T*C, H, W) memory first, so that each channel is in one piece.
-    """
+def textbook_clip(paths: Sequence[str], rng: np.random.RandomState) -> Tensor:
+    """Training augmentation as usually written: image by image in Pillow, then float arithmetic a channel at a time."""
     images = [Image.open(path).convert("RGB") for path in paths]
     sizes = GroupMultiScaleCrop(INPUT_SIZE, SCALES).crop_sizes(*images[0].size)
     width, height = sizes[rng.randint(len(sizes))]
@@ -86,8 +86,7 @@ def textbook_clip(paths: Sequence[str], rng: np.random.RandomState, *, contiguou
     if rng.random_sample() < 0.5:
         images = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
     stacked = np.concatenate([np.array(image) for image in images], axis=2)  # (H, W, T*C)
-    clip = torch.from_numpy(stacked).permute(2, 0, 1)
-    clip = (clip.contiguous() if contiguous else clip).float().div(255)
+    clip = torch.from_numpy(stacked).permute(2, 0, 1).float().div(255)
     for channel, mean, std in zip(clip, MEAN * len(images), STD * len(images), strict=True):
         channel.sub_(mean).div_(std)
     return clip
@@ -96,9 +95,8 @@ def textbook_clip(paths: Sequence[str], rng: np.random.RandomState, *, contiguou
 class TextbookDataSet(Dataset):
     """`textbook_clip` on the frames that TSNDataSet would draw."""
 
-    def __init__(self, dataset: TSNDataSet, *, contiguous: bool = False) -> None:
+    def __init__(self, dataset: TSNDataSet) -> None:
         self.dataset = dataset
-        self.contiguous = contiguous
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -108,12 +106,12 @@ class TextbookDataSet(Dataset):
         rng = seeded_rng(self.dataset.seed, 0, index)
         source = self.dataset.open(record)
         paths = [source.paths(frame)[0] for frame in self.dataset.sample_frames(record.num_frames, rng)]
-        return textbook_clip(paths, rng, contiguous=self.contiguous), record.label
+        return textbook_clip(paths, rng), record.label
 
 
-def time_clips(folder: Path, *, rounds: int, quality: int) -> Times:
-    """Times of one clip in this thread; in each round every pipeline makes the same random choices."""
-    paths = write_folder(folder, SEGMENTS, quality)
+def clips_table(folder: Path, *, rounds: int) -> None:
+    """Time one clip in this thread; in each round every pipeline makes the same random choices."""
+    paths = write_folder(folder, SEGMENTS)
     keep_freed_memory()  # as in a worker, here for all alike
     compressed = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths]
     transform = train_transform(INPUT_SIZE)
@@ -131,142 +129,93 @@ def time_clips(folder: Path, *, rounds: int, quality: int) -> Times:
         clip = normalize(ours(backend, np.random.RandomState(0))[None])[0]
         if (clip - expected).abs().max() > levels / 255 / min(STD) + 1e-5:
             raise RuntimeError(f"the {backend} pipeline and the textbook's differ")
-    return interleave(
+    times = interleave(
         {
-            "textbook": seeded(lambda rng: textbook_clip(paths, rng)),
-            "contiguous": seeded(lambda rng: textbook_clip(paths, rng, contiguous=True)),
-            "pillow": seeded(lambda rng: ours("pillow", rng)),
-            "torchvision": seeded(lambda rng: ours("torchvision", rng)),
-            "normalised": seeded(lambda rng: normalize(ours("torchvision", rng)[None])),
-            "decoding": lambda: [torch.ops.image.decode_jpeg(data, 3, False) for data in compressed],
+            TEXTBOOK: seeded(lambda rng: textbook_clip(paths, rng)),
+            "ours, --image_backend pillow": seeded(lambda rng: ours("pillow", rng)),
+            "ours, --image_backend torchvision (default)": seeded(lambda rng: ours("torchvision", rng)),
+            DECODING: lambda: [torch.ops.image.decode_jpeg(data, 3, False) for data in compressed],
         },
         rounds=rounds,
         warmup=3,
     )
-
-
-def print_clips(times: Times, *, rounds: int, quality: int) -> None:
-    """Table of one clip's times."""
-    labels = {
-        "textbook": "textbook (Pillow, float, normalised)",
-        "contiguous": "textbook, made contiguous after permuting",
-        "pillow": "ours, --image_backend pillow",
-        "torchvision": "ours, --image_backend torchvision (default)",
-        "normalised": "the same, normalised on this CPU too",
-        "decoding": "only decoding the JPEGs",
-    }
     rows = [
         [
-            label,
+            name,
             f"{median_ms(times, name):.2f}",
-            f"{ratio(times, 'textbook', name):.2f}x",
-            f"{100 * (ratio(times, name, 'decoding') - 1):.0f} %",
+            f"{ratio(times, TEXTBOOK, name):.2f}x",
+            f"{100 * (ratio(times, name, DECODING) - 1):.0f} %",
         ]
-        for name, label in labels.items()
+        for name in times
     ]
     print_table(
         f"One training clip: {SEGMENTS} JPEG frames of {WIDTH}x{HEIGHT} -> {INPUT_SIZE} px, one thread",
         ("pipeline", "ms", "textbook / this", "beyond decoding"),
         rows,
-        note=f"Medians of {rounds} interleaved rounds, the same random choices in each; JPEG quality {quality}. Ours "
-        "leaves uint8 clips, normalised on the device; 'beyond decoding' is relative to decoding alone.",
+        note=f"Medians of {rounds} interleaved rounds, the same random choices in each; JPEG quality {JPEG_QUALITY}. "
+        "Ours leaves uint8 clips, normalised on the device; 'beyond decoding' is relative to decoding alone.",
     )
 
 
-def time_loaders(root: Path, *, num_frames: int, num_videos: int, rounds: int, quality: int) -> Times:
-    """Times of an epoch with one worker process, frames of whole videos on disk."""
-    write_folder(root / "clip", num_frames, quality)
-    for name, key_every in (("short", 12), ("long", 250)):
-        write_video(root / f"{name}.mp4", num_frames, key_every)
-        (root / f"{name}.txt").write_text(f"{name} {num_frames} 0\n" * num_videos)
-    (root / "frames.txt").write_text(f"clip {num_frames} 0\n" * num_videos)
+def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int) -> None:
+    """Time an epoch through one worker process, whole videos on disk."""
+    images = write_folder(root / "frames", num_frames)
+    sizes = {"frames": sum(Path(path).stat().st_size for path in images)}
+    for name, key_every in (("short.mp4", 12), ("long.mp4", 250)):
+        write_video(root / name, num_frames, key_every)
+        sizes[name] = (root / name).stat().st_size
 
-    def dataset(list_name: str, **options: str) -> TSNDataSet:
-        list_file = root / f"{list_name}.txt"
+    def dataset(video: str, **options: str) -> TSNDataSet:
+        list_file = root / f"{video}.txt"
+        list_file.write_text(f"{video} {num_frames} 0\n" * num_videos)
         return TSNDataSet(root, list_file, SEGMENTS, transform=train_transform(INPUT_SIZE), **options)
 
-    datasets = {
-        "pillow": dataset("frames", image_backend="pillow"),
-        "torchvision": dataset("frames"),
-        "video, short": dataset("short", io="video"),
-        "video, long": dataset("long", io="video"),
+    def epoch(loader: DataLoader) -> None:
+        for batch in loader:
+            if getattr(batch, "failures", None):
+                raise InputError(batch.failures[0])
+
+    sources = {
+        "ours, frames, pillow": ("frames", {"image_backend": "pillow"}),
+        "ours, frames, torchvision (default)": ("frames", {}),
+        "ours, --io video, a key frame every 12": ("short.mp4", {"io": "video"}),
+        "ours, --io video, a key frame every 250": ("long.mp4", {"io": "video"}),
     }
-    loaders = {
-        name: make_loader(data, batch_size=BATCH_SIZE, workers=1, shuffle=True) for name, data in datasets.items()
-    }
-    for name, contiguous in (("textbook", False), ("contiguous", True)):
-        data = TextbookDataSet(dataset("frames"), contiguous=contiguous)
-        loaders[name] = DataLoader(data, batch_size=BATCH_SIZE, num_workers=1, persistent_workers=True)
-
-    def epoch(loader: DataLoader) -> Callable[[], None]:
-        def run() -> None:
-            for batch in loader:
-                if getattr(batch, "failures", None):
-                    raise InputError(batch.failures[0])
-
-        return run
-
-    return interleave({name: epoch(loader) for name, loader in loaders.items()}, rounds=rounds)
-
-
-def print_loaders(times: Times, root: Path, *, num_frames: int, num_videos: int, rounds: int, quality: int) -> None:
-    """Table of videos a second."""
-    sizes = {
-        "frames": sum(path.stat().st_size for path in (root / "clip").iterdir()),
-        "short": (root / "short.mp4").stat().st_size,
-        "long": (root / "long.mp4").stat().st_size,
-    }
-    labels = {
-        "textbook": ("textbook, frames", "frames"),
-        "contiguous": ("textbook, made contiguous, frames", "frames"),
-        "pillow": ("ours, frames, pillow", "frames"),
-        "torchvision": ("ours, frames, torchvision (default)", "frames"),
-        "video, short": ("ours, --io video, a key frame every 12", "short"),
-        "video, long": ("ours, --io video, a key frame every 250", "long"),
-    }
+    textbook = TextbookDataSet(dataset("frames"))
+    loaders = {TEXTBOOK: DataLoader(textbook, batch_size=BATCH_SIZE, num_workers=1, persistent_workers=True)}
+    for name, (video, options) in sources.items():
+        loaders[name] = make_loader(dataset(video, **options), batch_size=BATCH_SIZE, workers=1, shuffle=True)
+    times = interleave({name: partial(epoch, loader) for name, loader in loaders.items()}, rounds=rounds)
+    files = {TEXTBOOK: "frames"} | {name: video for name, (video, _) in sources.items()}
     rows = [
         [
-            label,
+            name,
             f"{1e3 * num_videos / median_ms(times, name):.1f}",
-            f"{ratio(times, 'textbook', name):.2f}x",
-            f"{sizes[files] / 1e6:.2f}",
+            f"{ratio(times, TEXTBOOK, name):.2f}x",
+            f"{sizes[files[name]] / 1e6:.2f}",
         ]
-        for name, (label, files) in labels.items()
+        for name in times
     ]
     print_table(
         f"Data loader, one worker: training clips of {SEGMENTS} out of {num_frames} frames of {WIDTH}x{HEIGHT}",
         ("source", "videos/s", "against textbook", "MB a video"),
         rows,
         note=f"Medians of {rounds} interleaved epochs of {num_videos} videos, batches of {BATCH_SIZE}; JPEG quality "
-        f"{quality}.",
+        f"{JPEG_QUALITY}.",
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60, help="timed clips of each pipeline (default 60)")
-    parser.add_argument("--videos", type=int, default=24, help="videos of an epoch through the loader (default 24)")
-    parser.add_argument("--quality", type=int, default=90, help="of the JPEG files (default 90: 30 kB a frame)")
-    parser.add_argument("--quick", action="store_true", help="a few short rounds: to see that it runs")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
+    parser.add_argument("--rounds", type=at_least(1), default=60, help="timed clips of each pipeline")
+    parser.add_argument("--videos", type=at_least(1), default=24, help="videos of an epoch")
+    parser.add_argument("--quick", action="store_true", help="a few short rounds, to see that it runs")
     args = parser.parse_args(argv)
-    if args.rounds < 1 or args.videos < 1 or not 1 <= args.quality <= 100:
-        raise InputError("--rounds and --videos are 1 or more, --quality is 1 to 100")
     torch.set_num_threads(1)
     rounds, num_videos, num_frames = (3, 4, 30) if args.quick else (args.rounds, args.videos, 10 * FPS)
     with tempfile.TemporaryDirectory(prefix="tsm_loader_") as folder:
-        started = time.perf_counter()
-        clips = time_clips(Path(folder) / "frames", rounds=rounds, quality=args.quality)
-        print_clips(clips, rounds=rounds, quality=args.quality)
-        root = Path(folder) / "videos"
-        root.mkdir()
-        options = {
-            "num_frames": num_frames,
-            "num_videos": num_videos,
-            "rounds": min(rounds, 15),
-            "quality": args.quality,
-        }
-        print_loaders(time_loaders(root, **options), root, **options)
-        print(f"{time.perf_counter() - started:.0f} s in all")
+        clips_table(Path(folder) / "frames", rounds=rounds)
+        loaders_table(Path(folder) / "videos", num_frames=num_frames, num_videos=num_videos, rounds=min(rounds, 15))
 
 
 if __name__ == "__main__":

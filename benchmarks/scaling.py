@@ -1,4 +1,4 @@
-"""What evaluation costs as frames, crops and videos grow: it should grow as they do.
+"""Time of evaluation as frames, crops and videos grow: it should grow as they do.
 
 python -m benchmarks.scaling [--arch resnet50] [--rounds 3] [--quick]
 """
@@ -15,11 +15,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.loader import IMAGE_TMPL, write_folder
-from benchmarks.step import ARCHS
-from benchmarks.timing import Times, interleave, median_ms, print_table
-from ops.checkpoint.options import ModelOptions
-from ops.common.errors import InputError, run_command
+from benchmarks.evaluate import kinetics_like, shift_options
+from benchmarks.timing import Times, benchmark_parser, interleave, median_ms, prepare, print_table
+from ops.common.errors import run_command
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DatasetPaths
 from ops.evaluation.net import Net, Runtime, Views
@@ -39,14 +37,7 @@ def build_cases(
     runtime = Runtime(torch.device(args.device))
     runs = {}
     for num_segments, same_segments in itertools.groupby(sorted(cases), key=lambda case: case[0]):
-        options = ModelOptions(
-            dataset="kinetics",
-            arch=args.arch,
-            num_segments=num_segments,
-            num_class=paths.num_classes,
-            is_shift=True,
-            input_size=args.size,
-        )
+        options = shift_options(args.arch, num_segments, args.size)
         model = build_model(options)
         for case in same_segments:
             net = Net("random weights", model, options, Views(case[1]), runtime)
@@ -71,35 +62,17 @@ def make_rows(times: Times, cases: Sequence[Case], names: dict[Case, str]) -> li
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHS, default="resnet50")
-    parser.add_argument("--size", type=int, default=224, help="input size (default 224)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default 5)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--quick", action="store_true", help="ResNet-18, 64 px, 1 round: to see that it runs")
-    args = parser.parse_args(argv)
-    if args.quick:
-        args.arch, args.size, args.rounds = "resnet18", 64, 1
-    for name in ("rounds", "threads"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} is 1 or more, got {getattr(args, name)}")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {args.device}: no CUDA device here; --device cpu works")
-    return args
+    parser = benchmark_parser(__doc__, rounds=5, network=True)
+    return prepare(parser.parse_args(argv), arch="resnet18", size=64, rounds=1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
     grid = [(frames, crops, BASE[2]) for frames, crops in itertools.product(FRAMES, CROPS)]
     cases = [*grid, *((BASE[0], BASE[1], videos) for videos in VIDEOS if videos != BASE[2])]
     names = {case: "{} frames, {} crops, {} videos".format(*case) for case in cases}
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(Path(folder) / "clip", NUM_FRAMES)
-        listed = Path(folder) / "list.txt"
-        listed.write_text(f"clip {NUM_FRAMES} 0\n")
-        paths = DatasetPaths("kinetics", 400, Path(folder), None, listed, IMAGE_TMPL, True)
+        paths = kinetics_like(Path(folder), num_frames=NUM_FRAMES, num_videos=1)
         runs = {names[case]: run for case, run in build_cases(args, paths, cases).items()}
         times = interleave(runs, rounds=args.rounds, device=args.device)
     print_table(

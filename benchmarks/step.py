@@ -14,11 +14,10 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.shift import textbook_shift
-from benchmarks.timing import MIB, interleave, median_ms, peak_bytes, print_table, ratio
-from ops.common.errors import InputError, run_command
+from benchmarks.timing import benchmark_parser, interleave, median_ms, prepare, print_table, ratio
+from ops.common.errors import at_least, run_command
 from ops.temporal_shift import make_temporal_shift
 
-ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
 NUM_CLASSES = 400
 TEXTBOOK, TSM, FLAT = "textbook TSM, NCHW", "TSM", "2D network"
 
@@ -113,48 +112,32 @@ def make_rows(steps: dict[str, Step], *, rounds: int, device: str) -> list[list[
                 "-" if twin == name else f"{ratio(times, name, twin):.3f}x",
                 f"{ratio(times, TEXTBOOK, name):.2f}x",
                 saved,
-                f"{peak_bytes(step, device) / MIB:.0f}",
             ]
         )
     return rows
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHS, default="resnet50")
-    parser.add_argument("--clips", type=int, default=1, help="clips a step (default 1)")
-    parser.add_argument("--segments", type=int, default=8, help="frames a clip (default 8)")
-    parser.add_argument("--size", type=int, default=224, help="pixels a side (default 224)")
-    parser.add_argument("--memory_format", choices=("channels_last", "NCHW"), default="channels_last")
+    parser = benchmark_parser(__doc__, rounds=21, network=True)
+    parser.add_argument("--clips", type=at_least(1), default=1, help="clips a step")
+    parser.add_argument("--segments", type=at_least(1), default=8, help="frames a clip")
+    parser.add_argument(
+        "--memory_format", choices=("channels_last", "NCHW"), default="channels_last", help="layout of activations"
+    )
     parser.add_argument("--amp", action="store_true", help="also under bf16 autocast")
     parser.add_argument("--compile", action="store_true", help="also through torch.compile")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--rounds", type=int, default=21, help="timed steps of each (default 21)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--quick", action="store_true", help="ResNet-18, 64 px, 3 rounds: to see that it runs")
-    args = parser.parse_args(argv)
-    for name in ("clips", "segments", "threads", "rounds"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} is 1 or more, got {getattr(args, name)}")
-    if args.size < 32:
-        raise InputError(f"--size is 32 or more, got {args.size}")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {args.device}: no CUDA device here; --device cpu works")
-    if args.quick:
-        args.arch, args.size, args.rounds = "resnet18", 64, 3
-    return args
+    return prepare(parser.parse_args(argv), arch="resnet18", size=64, rounds=3)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
     rows = make_rows(build_steps(args), rounds=args.rounds, device=args.device)
     print_table(
         f"Training step, {args.arch}, {args.clips} x {args.segments} frames, {args.size} px",
-        ("network", "ms", "/ its 2D twin", "faster than textbook", "saved activations MB", "peak MiB"),
+        ("network", "ms", "/ its 2D twin", "faster than textbook", "saved activations MB"),
         rows,
         device=args.device,
-        note=f"Medians of {args.rounds} interleaved rounds. Peak: above the weights and the optimiser's state.",
+        note=f"Medians of {args.rounds} interleaved rounds.",
     )
 
 

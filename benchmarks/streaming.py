@@ -2,9 +2,9 @@
 
 python -m benchmarks.streaming [--weights CKPT] [--threads 1 2] [--backends torch onnxruntime tvm] [--quick]
 
-Each number of threads has a process of its own. There, the cases take turns: in every round each runs a few frames,
-its state fed back, and the first frames of its turn, in which caches and threads wake up, are not counted. All see the
-same frames, and the scores of the backends are compared with eager PyTorch's.
+Each number of threads has a process of its own. There, the cases take turns: in every round each runs a few frames, its
+state fed back, and the first frames of its turn, which warm caches and threads, are not counted. All get the same
+frames, and the scores of the backends are compared with eager PyTorch's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +31,10 @@ from benchmarks.timing import print_table
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import streaming_options
-from ops.checkpoint.weights import load_into as load_weights
-from ops.checkpoint.weights import published_state_dict
-from ops.common.errors import InputError, run_command
+from ops.checkpoint.weights import load_into, published_state_dict
+from ops.common.errors import InputError, at_least, counted, run_command
 from ops.models import TSN, build_model
+from ops.opts import ShowDefaults
 from ops.streaming import StreamingTSM
 from pretrained.table import local_path
 
@@ -77,20 +78,19 @@ def load_clip_network(path: Path) -> TSN:
     """The same weights as the network that takes clips."""
     checkpoint = load_checkpoint(path)
     model = build_model(streaming_options(checkpoint), num_class=checkpoint.num_class, partial_bn=False)
-    load_weights(model, checkpoint)
+    load_into(model, checkpoint)
     return model.eval().requires_grad_(False)
 
 
-def stream_step(stream: StreamingTSM) -> Step:
-    """Eager PyTorch, a frame at a time."""
-    state = stream.init_state(1, stream.input_size, stream.input_size)
+def with_state(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, convert: Callable = np.asarray) -> Step:
+    """A step that keeps its state. `convert`: what it takes from a frame."""
 
-    def step(frame: np.ndarray) -> np.ndarray:
+    def run(frame: np.ndarray) -> np.ndarray:
         nonlocal state
-        scores, state = stream.step(torch.from_numpy(frame), state)
-        return scores[0].numpy()
+        scores, state = step(convert(frame), state)
+        return np.asarray(scores).reshape(-1)
 
-    return step
+    return run
 
 
 def clip_step(model: TSN) -> Step:
@@ -124,19 +124,8 @@ def demo_cases(path: Path, wanted: Sequence[str] | None, threads: int) -> tuple[
             left_out.append(f"{name} is left out: {error}")
             continue
         label = "torch, BatchNorm folded" if name == "torch" else name
-        cases.append(Case(label, backend_step(backend)))
+        cases.append(Case(label, with_state(backend.step, backend.init_state())))
     return cases, left_out
-
-
-def backend_step(backend: object) -> Step:
-    state = backend.init_state()
-
-    def step(frame: np.ndarray) -> np.ndarray:
-        nonlocal state
-        scores, state = backend.step(frame, state)
-        return np.asarray(scores)
-
-    return step
 
 
 def run_rounds(cases: Sequence[Case], frames: np.ndarray, *, turn: int) -> None:
@@ -145,7 +134,7 @@ def run_rounds(cases: Sequence[Case], frames: np.ndarray, *, turn: int) -> None:
     Fills `seconds`, `worst` and `same_best`.
     """
     for start in range(0, len(frames), turn):
-        # The order rotates, so that no case always runs behind the same other.
+        # The order rotates, so that no case always runs after the same other.
         first = start // turn % len(cases)
         scores: dict[int, list[np.ndarray]] = {}
         for number in [*range(first, len(cases)), *range(first)]:
@@ -190,19 +179,19 @@ def measure(args: argparse.Namespace, path: Path, threads: int) -> None:
     stream = StreamingTSM(model, streaming_options(load_checkpoint(path)))
     size = stream.input_size
     cases = [
-        Case(EAGER, stream_step(stream)),
-        # Its first frame knows nothing of those before the clip: close to the stream's scores, but not the same.
+        Case(EAGER, with_state(stream.step, stream.init_state(1, size, size), torch.from_numpy)),
+        # Its first frame has nothing of those before the clip: close to the stream's scores, but not the same.
         Case(f"torch eager, the {model.num_segments}-frame clip again", clip_step(model), exact=False),
     ]
-    more, left_out = demo_cases(path, args.backends, threads)
-    cases += more
+    backends, left_out = demo_cases(path, args.backends, threads)
+    cases += backends
     rng = np.random.default_rng(0)
     start, drift = rng.standard_normal((2, 1, 3, size, size), dtype=np.float32)
     frames = np.stack([start + 0.1 * index * drift for index in range(args.turn)])
     frames = np.tile(frames, (args.rounds, 1, 1, 1, 1))
     run_rounds(cases, frames, turn=args.turn)
     print_table(
-        f"A frame of {size}x{size}, {threads} {'thread' if threads == 1 else 'threads'}",
+        f"A frame of {size}x{size}, {counted(threads, 'thread')}",
         ("backend", "median ms", "p95 ms", "vs eager", "vs clip again", "differs by", "same arg max"),
         make_rows(cases, len(frames)),
         note="\n".join([f"{args.rounds} rounds of {args.turn} frames, interleaved.", *left_out]),
@@ -213,29 +202,26 @@ def run_for_threads(argv: Sequence[str], threads: int) -> None:
     """This benchmark in a process of its own: some libraries read their number of threads when they are imported."""
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS"), str(threads))
     command = [sys.executable, "-m", "benchmarks.streaming", *argv, "--threads", str(threads), "--here"]
-    status = subprocess.run(
-        command, env={**os.environ, **variables}, cwd=Path(__file__).resolve().parents[1]
-    ).returncode
+    project = Path(__file__).resolve().parents[1]
+    status = subprocess.run(command, env={**os.environ, **variables}, cwd=project).returncode
     if status:
         sys.exit(status)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("--weights", help="online checkpoint (default: a random MobileNetV2 of 27 classes, 224 px)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (1 2)")
+    parser.add_argument("--threads", type=at_least(1), nargs="+", default=[1, 2], help="numbers of threads")
     parser.add_argument("--backends", nargs="+", help="of online_demo (default: all that run here)")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--turn", type=int, default=15, help=f"frames a turn, {UNCOUNTED} of them uncounted (15)")
+    parser.add_argument("--rounds", type=at_least(1), default=20, help="turns of each case")
+    parser.add_argument(
+        "--turn", type=at_least(UNCOUNTED + 1), default=15, help=f"frames a turn, {UNCOUNTED} of them uncounted"
+    )
     parser.add_argument("--quick", action="store_true", help="2 rounds of 5 frames: to see that it runs")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.quick:
         args.rounds, args.turn = 2, 5
-    if args.rounds < 1 or args.turn <= UNCOUNTED:
-        raise InputError(f"--rounds must be 1 or more and --turn more than {UNCOUNTED}")
-    if min(args.threads) < 1:
-        raise InputError(f"--threads must be 1 or more, got {min(args.threads)}")
     return args
 
 

@@ -1,31 +1,56 @@
-"""What every benchmark shares: interleaved timing, peak memory, a table, one line on the machine."""
+"""What every benchmark shares: options, interleaved timing, a table, one line on the machine."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import json
 import os
 import platform
 import random
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-MIB = 2**20
+from ops.common.errors import InputError, at_least
+from ops.opts import ShowDefaults
+
+ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101")
 Times = dict[str, list[float]]
+
+
+def benchmark_parser(doc: str, *, rounds: int, network: bool = False) -> argparse.ArgumentParser:
+    """The options that the benchmarks share; `network` adds those of benchmarks of a whole network."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=ShowDefaults)
+    parser.add_argument("--rounds", type=at_least(1), default=rounds, help="timed rounds")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--quick", action="store_true", help="a small network and one round, to see that it runs")
+    if network:
+        parser.add_argument("--arch", choices=ARCHS, default="resnet50", help="network")
+        parser.add_argument("--size", type=at_least(32), default=224, help="side of a frame in pixels")
+    return parser
+
+
+def prepare(args: argparse.Namespace, **quick: object) -> argparse.Namespace:
+    """Set the threads, check the device, and apply what --quick changes."""
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {args.device}: no CUDA device here; --device cpu works")
+    torch.set_num_threads(args.threads)
+    if args.quick:
+        vars(args).update(quick)
+    return args
 
 
 def interleave(
     cases: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1, device: str = "cpu"
 ) -> Times:
-    """Seconds of every call: each round runs every case once, so a slow minute of the machine hits all alike.
+    """Seconds of every call: each round runs every case once, so that a slow minute of the machine slows all.
 
-    Every round has its own order (a seeded shuffle), so that no case always runs after the same other, whose caches and
-    freed memory it would inherit. `warmup` rounds run first and are not kept.
+    Every round has its own order (a seeded shuffle): a case inherits caches and freed memory from the one before it.
+    `warmup` rounds run first and are not kept.
     """
     order = random.Random(0)
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
@@ -51,40 +76,6 @@ def median_ms(times: Times, name: str) -> float:
 def ratio(times: Times, slow: str, fast: str) -> float:
     """Median over the rounds of (seconds of `slow`) / (seconds of `fast`), each pair of the same round."""
     return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """The profiler's native code writes to file descriptor 2, whatever the log level."""
-    with open(os.devnull, "w") as devnull, contextlib.ExitStack() as stack:
-        saved = os.dup(2)
-        stack.callback(os.close, saved)
-        stack.callback(os.dup2, saved, 2)
-        os.dup2(devnull.fileno(), 2)
-        yield
-
-
-def peak_bytes(function: Callable[[], object], device: str = "cpu") -> int:
-    """The most bytes that torch held during one call, above what it held before (CPU: from the profiler's record)."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        function()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with _silent_stderr(), tempfile.TemporaryDirectory() as folder:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-            function()
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    allocations = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]")
-    held = peak = 0
-    for _, num_bytes in allocations:
-        held += num_bytes
-        peak = max(peak, held)
-    return peak
 
 
 def machine(device: str = "cpu") -> str:

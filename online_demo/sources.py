@@ -17,7 +17,7 @@ from ops.common.errors import InputError
 from ops.common.opencv import import_cv2
 from ops.data.ffmpeg import open_video
 from ops.data.images import read_tensor
-from tools.extraction import decoded_frames
+from ops.data.sources import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published
 SAMPLE = Path(__file__).resolve().parent / "sample.mp4"

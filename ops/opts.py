@@ -22,12 +22,13 @@ def _float_list(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-class _ShowDefaults(argparse.HelpFormatter):
+class ShowDefaults(argparse.RawDescriptionHelpFormatter):
     """Adds the default to the help of every option that has one and does not name it itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if not action.option_strings or action.default in (None, False, "", argparse.SUPPRESS) or "default" in text:
+        without = action.default in (None, "", argparse.SUPPRESS) or action.default is False
+        if without or not action.option_strings or "default" in text:
             return text
         default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
         return f"{text} (default: {default})"
@@ -37,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line: a usage of dozens of options above it would hide it."""
 
     def __init__(self, description: str, usage: str) -> None:
-        super().__init__(description=description, usage=usage, formatter_class=_ShowDefaults)
+        super().__init__(description=description, usage=usage, formatter_class=ShowDefaults)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")

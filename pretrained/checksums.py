@@ -1,4 +1,4 @@
-"""Size and sha256 of the files on this machine, recorded when each was first seen: nobody published them."""
+"""Size and sha256 of the files on this machine, recorded when each was first seen: none were published."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ops.common.errors import InputError
 from ops.common.files import atomic_write_text
 
-CHECKSUMS = "checksums.json"  # lies beside the files
+CHECKSUMS = "checksums.json"  # beside the files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Received:
 
     size: int
     sha256: str
+
+    def __str__(self) -> str:
+        return f"sha256 {self.sha256} ({self.size} bytes)"
 
 
 def received_file(path: Path) -> Received:
@@ -38,7 +41,7 @@ def read_checksums(folder: Path) -> dict[str, Received]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return {file: Received(int(entry["size"]), str(entry["sha256"])) for file, entry in data.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it to record the checksums anew") from error
 
 
@@ -58,12 +61,7 @@ def verify_recorded(path: Path) -> None:
     if entry is not None:
         received = received_file(path)
         if received != entry:
-            raise InputError(changed_file_message(path, received, entry.sha256))
-
-
-def changed_file_message(path: Path, received: Received, expected_sha256: str | None) -> str:
-    """One line for a file that is not the one on record."""
-    return (
-        f"{path} is not the file that was recorded: sha256 {received.sha256} ({received.size} bytes) instead of "
-        f"{expected_sha256}; delete it to fetch it again, or its entry in {path.parent / CHECKSUMS} to keep it"
-    )
+            raise InputError(
+                f"{path} is not the file that was recorded: {received} instead of {entry}; delete it to fetch it "
+                f"again, or its entry in {path.parent / CHECKSUMS} to keep it"
+            )

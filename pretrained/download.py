@@ -1,88 +1,78 @@
-"""Downloading a large file: over https, resumed where it broke off, checked, and in place at once or not at all."""
+"""Downloading a large file: over https, checked, and in place at once or not at all."""
 
 from __future__ import annotations
 
+import http.client
 import os
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
-from typing import IO
 
+import torch
+
+from ops.common.download import TIMEOUT_S, download_timeout
 from ops.common.errors import InputError
-from ops.common.files import is_disk_full
 from pretrained.checksums import Received, received_file
-from pretrained.transfer import Transfer, check_url
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: there, do not fetch the same file twice at once
-    fcntl = None
-
-MAX_BYTES = 4 << 30
-TIMEOUT_S = 30.0
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
-def download(
-    url: str,
-    target: Path,
-    *,
-    expected_size: int | None = None,
-    expected_sha256: str | None = None,
-    max_bytes: int = MAX_BYTES,
-    timeout_s: float = TIMEOUT_S,
-) -> Received:
-    """Fetch `url` to `target`. What arrived before a break stays in `target`.part and is gone on from.
+def check_url(url: str) -> str:
+    """Return `url` if it is https, or http or file:// on this machine; InputError for any other."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"{url!r} is not a URL: {error}") from error
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise InputError(f"{url!r} is not a URL: spaces and the like are written as %20")
+    allowed = {"https": host, "http": host in _LOCAL_HOSTS, "file": host in (None, "localhost")}
+    if not allowed.get(parts.scheme):
+        raise InputError(f"{url}: only https://, file:///, and http:// on localhost are allowed")
+    return url
+
+
+def download(url: str, target: Path, *, expected: Received | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    """Fetch `url` to `target`; `expected` is what was recorded of it.
 
     Raises:
-        InputError: host not reachable, an answer that is no file, wrong size or checksum, too large, disk full. The
-            target is then as it was.
+        InputError: the download fails or breaks off, the answer is no file or not the expected one, the disk is full.
+            The target is then as it was.
     """
-    check_url(url)
-    part = target.with_name(target.name + ".part")
-    notes = part.with_name(part.name + ".json")
+    part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as file:
-            _lock(file, part)
-            try:
-                Transfer(url, file, notes, expected_size, max_bytes, timeout_s).run()
-                file.flush()
-                os.fsync(file.fileno())
-                received = received_file(part)
-                _check(url, part, received, expected_size, expected_sha256)
-                os.replace(part, target)
-            finally:
-                if part.exists() and file.tell() == 0:
-                    part.unlink()
-                if not part.exists():
-                    notes.unlink(missing_ok=True)
-    except OSError as error:
-        hint = "; free some space and run again to go on" if is_disk_full(error) else ""
-        raise InputError(f"{error.filename or target}: {error.strerror or error}{hint}") from error
-    return received
+        with download_timeout(timeout_s):
+            request = urllib.request.Request(check_url(url), method="HEAD", headers={"User-Agent": "torch.hub"})
+            with urllib.request.urlopen(request) as answer:  # leads to where the file is, and knows its length
+                source, length = check_url(answer.url), answer.headers["Content-Length"]
+            torch.hub.download_url_to_file(source, str(part), progress=sys.stderr.isatty())
+        received = received_file(part)
+        problem = _problem(part, received, expected)
+        if length is not None and received.size != int(length):  # torch.hub takes what came before a break for all
+            problem = f"broken off after {received.size} of {length} bytes; run again"
+        if problem:
+            raise InputError(f"{url}: {problem} (nothing was kept)")
+        os.replace(part, target)
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
+        raise InputError(f"{url}: cannot be fetched ({reason}); --mirror gives another place") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _lock(file: IO[bytes], part: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"another process is fetching {part}") from error
-    if not part.exists() or not os.path.samestat(part.stat(), os.fstat(file.fileno())):
-        raise InputError(f"another process has just fetched {part}; run again")
-
-
-def _check(url: str, part: Path, received: Received, size: int | None, sha256: str | None) -> None:
-    problem = None
+def _problem(part: Path, received: Received, expected: Received | None) -> str | None:
+    """What is wrong with a file that has arrived."""
     with part.open("rb") as file:
         start = file.read(512).lstrip()[:1]
     if received.size == 0:
-        problem = "the server sent an empty file"
-    elif start == b"<":
-        problem = "the server sent a web page, not a checkpoint"
-    elif size is not None and received.size != size:
-        problem = f"wrong size: {received.size} bytes arrived, {size} expected"
-    elif sha256 is not None and received.sha256 != sha256:
-        problem = f"wrong checksum: sha256 {received.sha256} arrived, {sha256} expected"
-    if problem:
-        part.unlink()
-        raise InputError(f"{url}: {problem}; nothing was kept")
+        return "the server sent an empty file"
+    if start == b"<":
+        return "the server sent a web page, not a checkpoint"
+    if expected not in (None, received):
+        return f"not the file that was recorded: {received} arrived, {expected} expected"
+    return None

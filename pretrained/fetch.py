@@ -8,25 +8,20 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ops.common.download import TIMEOUT_S
 from ops.common.errors import InputError, run_command
-from pretrained.checksums import changed_file_message, read_checksums, received_file, record_checksum
-from pretrained.download import MAX_BYTES, TIMEOUT_S, download
+from ops.opts import ShowDefaults
+from pretrained.checksums import read_checksums, received_file, record_checksum, verify_recorded
+from pretrained.download import check_url, download
 from pretrained.table import Row, files_folder, find_row, load_table
-from pretrained.transfer import check_url
 
 
 def fetch(
-    row: Row,
-    folder: Path,
-    *,
-    mirror: str | None = None,
-    offline: bool = False,
-    max_bytes: int = MAX_BYTES,
-    timeout_s: float = TIMEOUT_S,
+    row: Row, folder: Path, *, mirror: str | None = None, offline: bool = False, timeout_s: float = TIMEOUT_S
 ) -> Path:
     """Bring a row's file into `folder`, or check the one that is there; return its path.
 
-    Nobody published checksums. The first time a file is seen its size and sha256 are recorded beside it, in
+    No checksums were published. The first time a file is seen its size and sha256 are recorded beside it, in
     checksums.json, and every later time it must be that same file.
 
     Raises:
@@ -34,34 +29,17 @@ def fetch(
     """
     file = row.released_file()
     target = folder / file
-    size, sha256 = _known(row, folder)
+    recorded = read_checksums(folder).get(file)
     if target.is_file():
-        received = received_file(target)
-        if (size or received.size, sha256 or received.sha256) != (received.size, received.sha256):
-            raise InputError(changed_file_message(target, received, sha256))
+        verify_recorded(target)
     elif offline:
-        raise InputError(f"{target} is not there, and --offline forbids to fetch it")
+        raise InputError(f"{target} is not there, and --offline does not fetch it")
     else:
         url = row.url if mirror is None else f"{mirror.rstrip('/')}/{urllib.parse.quote(file)}"
-        received = download(
-            url,
-            target,
-            expected_size=size,
-            expected_sha256=sha256,
-            max_bytes=max_bytes,
-            timeout_s=timeout_s,
-        )
-    if sha256 is None:
-        record_checksum(folder, file, received)
+        download(url, target, expected=recorded, timeout_s=timeout_s)
+    if recorded is None:
+        record_checksum(folder, file, received_file(target))
     return target
-
-
-def _known(row: Row, folder: Path) -> tuple[int | None, str | None]:
-    """Size and sha256 that the file must have: the table's, else those recorded."""
-    if row.sha256 is not None:
-        return row.size, row.sha256
-    entry = read_checksums(folder).get(row.released_file())
-    return (entry.size, entry.sha256) if entry else (row.size, None)
 
 
 def _print_table(folder: Path) -> None:
@@ -74,15 +52,16 @@ def _print_table(folder: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pretrained.fetch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrained.fetch", description="Fetch published checkpoints.", formatter_class=ShowDefaults
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="short names or file names, see --list")
-    parser.add_argument("--all", action="store_true", help="every released file")
+    parser.add_argument("--all", action="store_true", help="fetch every released file")
     parser.add_argument("--list", action="store_true", help="print the table")
-    parser.add_argument("--folder", type=Path, help="where to (default: $TSM_PRETRAINED, else pretrained/files)")
-    parser.add_argument("--mirror", metavar="URL", help="folder with the same file names: https://..., file:///...")
-    parser.add_argument("--offline", action="store_true", help="only check the files that are here")
-    parser.add_argument("--max_bytes", type=int, default=MAX_BYTES, help="refuse larger files (default %(default)s)")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="for a silent server")
+    parser.add_argument("--folder", type=Path, help="folder to write (default: $TSM_PRETRAINED, else pretrained/files)")
+    parser.add_argument("--mirror", metavar="URL", help="folder with the same file names: https://... or file:///...")
+    parser.add_argument("--offline", action="store_true", help="only check the files that are there")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="of a silent server")
     args = parser.parse_args(argv)
     folder = args.folder or files_folder()
     if args.list:
@@ -99,14 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures = []
     for row in rows:
         try:
-            path = fetch(
-                row,
-                folder,
-                mirror=args.mirror,
-                offline=args.offline,
-                max_bytes=args.max_bytes,
-                timeout_s=args.timeout,
-            )
+            path = fetch(row, folder, mirror=args.mirror, offline=args.offline, timeout_s=args.timeout)
         except InputError as error:
             if len(rows) == 1:
                 raise

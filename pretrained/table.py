@@ -1,4 +1,4 @@
-"""The published checkpoints as data (`zoo.json`), and where their files lie on this machine."""
+"""The published checkpoints as data (`zoo.json`), and where their files are on this machine."""
 
 from __future__ import annotations
 
@@ -49,8 +49,6 @@ class Row:
     model: str
     file: str | None
     url: str | None
-    sha256: str | None
-    size: int | None
     results: tuple[Result, ...]
 
     def released_file(self) -> str:
@@ -60,7 +58,7 @@ class Row:
         return self.file
 
     def names(self) -> tuple[str, ...]:
-        """All that a user may call it: its short name, its file, and that without extension."""
+        """All its names: the short one, its file, and that without extension."""
         if self.file is None:
             return (self.name,)
         return (self.name, self.file, *(self.file[: -len(end)] for end in _EXTENSIONS if self.file.endswith(end)))
@@ -98,7 +96,7 @@ def find_row(name: str) -> Row:
 
 
 def files_folder() -> Path:
-    """Where fetched files lie: $TSM_PRETRAINED, else pretrained/files in the project."""
+    """Folder of the fetched files: $TSM_PRETRAINED, else pretrained/files in the project."""
     given = os.environ.get("TSM_PRETRAINED")
     return Path(given).expanduser() if given else FOLDER / "files"
 
@@ -112,11 +110,7 @@ def local_path(weights: str | Path, folder: Path | None = None) -> Path:
         InputError: neither a file nor a name in the table, published but not fetched yet, or changed since it was.
     """
     path = Path(weights)
-    try:
-        here = path.exists()
-    except OSError as error:  # such as a name that is too long
-        raise InputError(f"{weights}: {error.strerror}") from error
-    if here:
+    if path.exists():
         verify_recorded(path)
         return path
     elsewhere = path.parent not in (Path("."), Path("pretrained"))
@@ -130,7 +124,7 @@ def local_path(weights: str | Path, folder: Path | None = None) -> Path:
 
 
 def fetched_path(row: Row, folder: Path) -> Path:
-    """Where a row's fetched file lies; InputError where it has not been fetched, or changed since."""
+    """Path of a row's fetched file; InputError where it has not been fetched, or changed since."""
     path = folder / row.released_file()
     if not path.is_file():
         raise InputError(f"{path} is not there yet: run python -m pretrained.fetch {row.name}")

@@ -1,5 +1,5 @@
 # Sourced by the scripts on the moving digits: sets `out` (first argument, default quickstart/ in the repository), goes to
-# the repository's root, and brings the steps that they share. Call setup_venv before the steps.
+# the repository's root, and defines the steps that they share. Call setup_venv before the steps.
 
 out="${1:-}"
 if [ -n "$out" ]; then

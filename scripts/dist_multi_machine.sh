@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# As dist_one_machine.sh, over several machines. Run the same line on each; HEAD is one of them, that all can reach.
+# As dist_one_machine.sh, over several machines. Run the same line on each; HEAD is one of them that all can reach.
 #   NODES=4 GPUS=8 HEAD=node0:29500 bash scripts/dist_multi_machine.sh
 # The recipe is that of arXiv:1910.00932, which trained Kinetics on 1,536 GPUs with it: the learning rate follows the
-# batch by itself. The data, --root_model and --root_log must be the same folders on all machines (a shared file system):
-# when a process dies, the machines meet again, all go on from the last checkpoint, and another one may be the first,
+# batch. The data, --root_model and --root_log must be the same folders on all machines (a shared file system): when a
+# process dies, the machines start again together and continue from the last checkpoint, and another one may be the first,
 # which writes. `python -m tests.two_hosts --kill` shows it on one machine.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

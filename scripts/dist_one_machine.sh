@@ -4,7 +4,7 @@
 # weight decay on BN (main.py never has any). Published for the model: 74.1 % top-1 (10 dense clips, 3 crops, full
 # resolution).
 #   GPUS=4 bash scripts/dist_one_machine.sh
-# A process that dies is started again, and the job goes on from its last checkpoint.
+# A process that dies is started again, and the job continues from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 gpus="${GPUS:-8}"

@@ -8,7 +8,7 @@
 #SBATCH --requeue
 # dist_multi_machine.sh as a Slurm job; run from the repository:
 #   sbatch [--nodes=16 --time=...] scripts/dist_slurm.sh [options of main.py]
-# A job that is requeued goes on from its last checkpoint.
+# A job that is requeued continues from its last checkpoint.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this with sbatch, from the repository}"
 # Slurm runs a copy of this file, so that paths start from where it was submitted.

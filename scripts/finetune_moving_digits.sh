@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What --tune_from is worth: TSM learns six classes of the moving digits, then the two others from few videos, once
-# starting from those weights and once from random ones, with equal epochs. No GPU needed.
+# What --tune_from gains: TSM learns six classes of the moving digits, then the two others from few videos, once starting
+# from those weights and once from random ones, with equal epochs. No GPU needed.
 #   bash scripts/finetune_moving_digits.sh [FOLDER]        # default: quickstart/ in the repository
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/digits.sh"

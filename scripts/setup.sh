@@ -24,7 +24,7 @@ setup_venv() {
     install_requirements "$@"
 }
 
-# Into the .venv of setup_venv, once for each set of files and its content; fails where pip does.
+# Installs files of requirements into .venv, once for each set of files and its content; fails where pip does.
 install_requirements() {
     local stamp=".venv/installed" want file arguments=() # a line for each set of requirements that is in place
     want="$* $(cat "$@" | cksum)"

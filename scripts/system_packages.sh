@@ -1,6 +1,6 @@
-# Sourced by test.sh: what the live demo's tests want of the system, namely a display (Xvfb), keys to press on it
+# Sourced by test.sh: installs what the live demo's tests need of the system, namely a display (Xvfb), keys to press on it
 # (xdotool), a window manager (openbox), which bring the libraries of OpenCV's windows along, and a browser (Chromium).
-# Where they cannot be had, a line says so, and those tests are skipped.
+# Where they cannot be installed, a line says so, and those tests are skipped.
 
 # Prints the packages whose programs are missing.
 missing_packages() {
@@ -10,7 +10,7 @@ missing_packages() {
     done
 }
 
-# Runs apt-get as root, with no question asked and no wait without an end.
+# Runs apt-get as root, without questions and with a time limit.
 apt_as_root() {
     local limit_s="$1" root=()
     shift
@@ -20,7 +20,7 @@ apt_as_root() {
         </dev/null >/dev/null 2>&1
 }
 
-# Installs what is missing: for root, and in CI (CI=true) for whom sudo lets in without a password.
+# Installs what is missing: as root, or in CI (CI=true) by sudo where that asks for no password.
 install_system_packages() {
     local packages
     mapfile -t packages < <(missing_packages)

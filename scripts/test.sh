@@ -2,8 +2,8 @@
 # Sets everything up (first run) and runs the checks: ruff and the test suite. Arguments go to pytest.
 #   bash scripts/test.sh                      # all
 #   bash scripts/test.sh tests/test_dataset.py -k sampling
-# What only some tests need (OpenCV, ONNX Runtime, TVM; a display, a browser) is installed where it can be had; where
-# not, a line says so and they are skipped.
+# What only some tests need (OpenCV, ONNX Runtime, TVM; a display, a browser) is installed where possible; elsewhere a
+# line says so and they are skipped.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source scripts/system_packages.sh

@@ -4,13 +4,13 @@
 # Expected: 99.79 % top-1 as a clip; streamed, 99.79 % by the mean of the scores so far and 90.83 % by the last frame's
 # alone. No GPU needed: about 12 minutes on one thread of a 2025 server CPU.
 #   bash scripts/train_tsm_moving_digits_online.sh [FOLDER [OPTION OF main.py ...]]   # default: quickstart/
-# A second run goes on where the first was stopped. PYTHON3 picks the Python that .venv is made with.
+# A second run continues where the first was stopped. PYTHON3 picks the Python that .venv is made with.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/digits.sh"
 shift || true
 setup_venv requirements.txt
 
-say "1/5 Filming the moving digits, extracting frames, writing the lists"
+say "1/5 Making the moving digits, extracting frames, writing the lists"
 make_videos
 extract_frames
 write_lists
@@ -23,7 +23,7 @@ say "2/5 Training (MobileNetV2, online shift, 8 frames of 48x48)"
     --epochs 10 --batch-size 16 --lr 0.02 --no_fc_lr5 --lr_type cos --warmup_epochs 1 --wd 1e-4 --gd 20 \
     --eval-freq 1 -j 2 --resume auto "$@"
 
-# Not the best epoch by the clips' score, where several are near 100 %: the last, whose single frames are the surest.
+# The last epoch, not the best by the clips' score, where several are near 100 %: its single frames are the most accurate.
 last="$out/checkpoint/$run/ckpt.pth.tar"
 small="$out/$run.pth.tar"
 say "3/5 Evaluating it as a clip"

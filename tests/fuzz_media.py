@@ -25,7 +25,7 @@ from tests.demo_helpers import save_random
 from tests.fuzz_base import Reader, Value, anything_goes, digest, nothing_may_differ
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video
 from tools.check_dataset import check_video
-from tools.extraction import Extraction, extract_video
+from tools.shared.extraction import Extraction, extract_video
 
 NUM_FRAMES, NUM_CLASSES = 12, 5
 

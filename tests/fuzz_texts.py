@@ -14,7 +14,6 @@ from ops.data.lists import MAX_LISTED_FRAMES, read_list
 from ops.dataset_configs import read_class_names
 from ops.training.log import RunLog, read_epochs
 from pretrained.checksums import read_checksums, received_file, record_checksum, verify_recorded
-from pretrained.transfer import Transfer
 from tests.fuzz_base import Reader, Value
 from tests.helpers import make_frame_folder, make_list
 from tools import (
@@ -238,23 +237,6 @@ def record_problem(value: Value, whole: Value) -> str | None:
     return "passed against a wrong entry" if "a.pth" in names and value[0] != whole[0] else None
 
 
-def make_notes(folder: Path) -> list[str]:
-    notes = {"url": "https://localhost/a.pth", "validator": '"tag"', "total": 2048}
-    (folder / "a.pth.part.json").write_text(json.dumps(notes))
-    return ["a.pth.part.json"]
-
-
-def read_notes(folder: Path, file: str) -> Value:
-    """What a broken-off download goes on from."""
-    with open(folder / "part", "ab") as part:
-        return Transfer("https://localhost/a.pth", part, folder / file, None, 1 << 20, 1.0)._read_notes()
-
-
-def notes_problem(value: Value, whole: Value) -> str | None:
-    good = value is None or (isinstance(value["total"], int | None) and isinstance(value["validator"], str | None))
-    return None if good else f"{value}"
-
-
 def text_readers() -> Iterator[Reader]:
     """Lists, annotations, class names, records."""
     yield Reader("list", make_listed, read_list_file, list_problem, 6)
@@ -276,4 +258,3 @@ def text_readers() -> Iterator[Reader]:
     yield Reader("log files of --resume", make_run, read_run, run_problem, 2)
     yield Reader("epochs.csv", lambda folder: make_run(folder)[1:2], read_epochs_file, epochs_problem, 2)
     yield Reader("checksums of fetched files", make_record, read_record, record_problem, 3)
-    yield Reader("notes of a broken-off download", make_notes, read_notes, notes_problem, 2)

@@ -1,8 +1,5 @@
 """torch.hub entry points, loaded from this clone."""
 
-import inspect
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,15 +10,15 @@ from ops.common.errors import InputError
 from ops.models import build_model
 from ops.non_local import NL3DWrapper
 from ops.temporal_shift import TemporalShift
+from tests.helpers import PROJECT
 
-REPO = str(Path(__file__).resolve().parents[1])
 OPTIONS = ModelOptions(
     dataset="jester", arch="resnet18", num_segments=4, num_class=6, is_shift=True, shift_div=4, input_size=64
 )
 
 
 def load(name, *args, **kwargs):
-    return torch.hub.load(REPO, name, *args, source="local", **kwargs)
+    return torch.hub.load(str(PROJECT), name, *args, source="local", **kwargs)
 
 
 @pytest.fixture
@@ -42,6 +39,9 @@ def test_entry_points():
         "tsm_mobilenetv2", "tsm_mobilenetv2_online", "tsm_resnet101", "tsm_resnet18", "tsm_resnet50",
         "tsm_resnet50_nl", "tsn_resnet50",
     ]  # fmt: skip
+    assert hubconf.tsm_resnet50.__doc__ == "TSM on ResNet-50."
+    for name in hubconf.dependencies:
+        __import__(name)
 
 
 @pytest.mark.parametrize(
@@ -119,21 +119,14 @@ def test_a_published_name_once_fetched(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("tsm_resnet50", "base_model resnet18"), ("tsm_mobilenetv2", "base_model resnet18")]
+    ("name", "pretrained", "message"),
+    [
+        ("tsm_resnet50", None, "base_model resnet18"),
+        ("tsm_mobilenetv2", None, "base_model resnet18"),
+        ("tsm_resnet18", True, r"pretrained\.fetch"),
+        ("tsm_resnet18", "no_such_network", "no_such_network"),
+    ],
 )
-def test_a_checkpoint_of_another_kind_is_refused(checkpoint, name, message):
+def test_checkpoints_of_another_kind_and_unknown_names_are_refused(checkpoint, name, pretrained, message):
     with pytest.raises(InputError, match=message):
-        load(name, pretrained=str(checkpoint[0]))
-
-
-def test_an_unknown_name_and_true_are_refused():
-    with pytest.raises(InputError, match=r"pretrained\.fetch"):
-        load("tsm_resnet18", pretrained=True)
-    with pytest.raises(InputError, match="no_such_network"):
-        load("tsm_resnet18", pretrained="no_such_network")
-
-
-def test_dependencies_are_importable():
-    for name in hubconf.dependencies:
-        __import__(name)
-    assert inspect.getdoc(hubconf.tsm_resnet50) == "TSM on ResNet-50."
+        load(name, pretrained=pretrained or str(checkpoint[0]))

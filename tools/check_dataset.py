@@ -1,12 +1,11 @@
-"""Check that a list tells the truth: every video there and readable, with the frames that the list says.
+"""Check a list against the disk: every video there and readable, with as many frames as the list says.
 
     python tools/check_dataset.py kinetics                  both lists of a data set, as main.py would use them
     python tools/check_dataset.py LIST ROOT [--image_tmpl img_{:05d}.jpg]
     python tools/check_dataset.py LIST ROOT --fix NEW_LIST  also write a list without the videos that cannot be used,
                                                             and with true frame counts
 
-Exit status 1 if there are problems. --decode says how much is decoded: the first, middle and last frame of each video
-(default), all frames, or none.
+Exit status 1 if there are problems.
 """
 
 from __future__ import annotations
@@ -23,19 +22,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.common.errors import InputError, counted, run_command
+from ops.common.errors import InputError, counted, escaped, run_command
+from ops.common.files import write_lines
 from ops.common.modality import MODALITIES
 from ops.data.lists import MIN_TRAIN_FRAMES, VideoRecord
-from ops.data.sources import IO_KINDS, FrameFolder, VideoFile, num_template_fields
+from ops.data.sources import IO_KINDS, FrameFolder, VideoFile
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
-from tools.common import MAX_LISTED_FAILURES, Failure, add_jobs_option, run_jobs, shown, write_lines
-from tools.lists import last_frame_number
+from ops.opts import ShowDefaults
+from tools.shared.jobs import Failure, add_jobs_option, run_jobs
+from tools.shared.lists import entries_per_frame, last_frame_number
+from tools.shared.report import print_first
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is on disk for a line of the list: usable frames from the first on (0: drop it), and what is wrong."""
+    """What is on disk for a line of the list: frames up to the first that is missing (0: none), and what is wrong."""
 
     num_frames: int
     problem: str | None = None
@@ -65,7 +67,7 @@ def check_video(record: VideoRecord, *, dataset: TSNDataSet, decode: str) -> Fin
 
 
 def _decode(source: FrameFolder | VideoFile, indices: Sequence[int]) -> None:
-    """Decode frames one by one; InputError for one that cannot be, or that has another size than the first."""
+    """Decode frames one by one; InputError for one that is damaged, or that has another size than the first."""
     size = None
     for index in indices:
         shape = source.read([index])[0].shape
@@ -77,7 +79,7 @@ def _decode(source: FrameFolder | VideoFile, indices: Sequence[int]) -> None:
 def check_list(dataset: TSNDataSet, *, decode: str, jobs: int) -> tuple[list[Finding], list[str]]:
     """A Finding for each line, and the problems as lines `list:line: path: what is wrong`."""
     light = copy.copy(dataset)
-    light.video_list = []  # it goes to the workers with every video
+    light.video_list = []  # the rest goes to the workers with every video
     work = functools.partial(check_video, dataset=light, decode=decode)
     results = run_jobs(work, dataset.video_list, jobs=jobs, label=os.path.basename(dataset.list_file))
     findings, problems = [], []
@@ -91,14 +93,15 @@ def check_list(dataset: TSNDataSet, *, decode: str, jobs: int) -> tuple[list[Fin
         if finding.problem:
             full = os.path.join(dataset.root_path, record.path)
             problem = finding.problem.removeprefix(f"{full}: ").removeprefix(os.path.join(full, ""))
-            problems.append(shown(f"{dataset.list_file}:{record.line_number}: {record.path}: {problem}"))
+            problems.append(escaped(f"{dataset.list_file}:{record.line_number}: {record.path}: {problem}"))
     return findings, problems
 
 
 def print_report(dataset: TSNDataSet, findings: Sequence[Finding], problems: Sequence[str]) -> None:
     """Print the summary of a list, and the first problems on stderr."""
     frames = [finding.num_frames for finding in findings if finding.num_frames]
-    print(f"{shown(dataset.list_file)}: {len(findings) - len(problems)} of {counted(len(findings), 'video')} as listed")
+    total = counted(len(findings), "video")
+    print(escaped(f"{dataset.list_file}: {len(findings) - len(problems)} of {total} as listed"))
     if frames:
         short = sum(count < MIN_TRAIN_FRAMES for count in frames)
         classes = len({record.label for record in dataset.video_list})
@@ -106,38 +109,37 @@ def print_report(dataset: TSNDataSet, findings: Sequence[Finding], problems: Seq
             f"  frames a video: {min(frames)} to {max(frames)}, median {statistics.median(frames):g}; "
             f"classes: {classes}; under {MIN_TRAIN_FRAMES} frames (not trained on): {short}"
         )
-    for problem in problems[:MAX_LISTED_FAILURES]:
-        print(problem, file=sys.stderr)
-    if len(problems) > MAX_LISTED_FAILURES:
-        print(f"... and {len(problems) - MAX_LISTED_FAILURES} more (all with --report FILE)", file=sys.stderr)
+    print_first(problems, where_all_are=" (all with --report FILE)")
 
 
 def write_fixed(path: str | Path, dataset: TSNDataSet, findings: Sequence[Finding]) -> None:
     """Write the list again with the frame counts found, less the videos of which nothing can be used."""
-    per_frame = 2 if num_template_fields(dataset.image_tmpl) == 3 else 1  # something v1 flow counts x and y files
+    per_frame = entries_per_frame(dataset.image_tmpl)
     pairs = list(zip(dataset.video_list, findings, strict=True))
     lines = [
         f"{record.path} {found.num_frames * per_frame} {record.label}" for record, found in pairs if found.num_frames
     ]
     if not lines:
-        raise InputError(f"{shown(path)} would be empty: no video of {shown(dataset.list_file)} can be used")
+        raise InputError(f"{path} would be empty: no video of {dataset.list_file} can be used")
     write_lines(path, lines)
     recounted = sum(0 < found.num_frames != record.num_frames for record, found in pairs)
-    print(f"{shown(path)}: {counted(len(lines), 'video')} ({recounted} recounted, {len(pairs) - len(lines)} dropped)")
+    print(escaped(f"{path}: {counted(len(lines), 'video')} ({recounted} recounted, {len(pairs) - len(lines)} dropped)"))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("list", help="a list, or the name of a data set: " + ", ".join(DATASETS))
     parser.add_argument("root", nargs="?", help="folder that the list's paths are relative to")
-    parser.add_argument("--modality", choices=MODALITIES, default="RGB")
-    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="frame folders or video files")
-    parser.add_argument("--image_tmpl", help="name of a frame (default: the data set's, for a list img_{:05d}.jpg)")
+    parser.add_argument("--modality", choices=MODALITIES, default="RGB", help="what the frames are")
+    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="what ROOT holds")
+    parser.add_argument("--image_tmpl", help="name of a frame (default: the data set's own; of a LIST img_{:05d}.jpg)")
     parser.add_argument("--num_class", type=int, help="number of classes (default: the data set's own)")
     parser.add_argument("--root_dataset", help="folder of all data sets (default: $TSM_DATA_ROOT, else data/)")
     parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="split of UCF101 / HMDB51")
-    parser.add_argument("--decode", choices=("some", "all", "none"), default="some")
-    parser.add_argument("--fix", metavar="NEW_LIST", help="write a list that is true")
+    parser.add_argument(
+        "--decode", choices=("some", "all", "none"), default="some", help="some: first, middle and last frame"
+    )
+    parser.add_argument("--fix", metavar="NEW_LIST", help="write a list of what can be used, with the counts found")
     parser.add_argument("--report", metavar="FILE", help="write all problems to a file")
     parser.add_argument("--allow_outside", action="store_true", help="let list paths lead outside of ROOT")
     add_jobs_option(parser)
@@ -147,7 +149,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def open_lists(args: argparse.Namespace) -> list[TSNDataSet]:
     """The lists to check."""
     if args.root is None and args.list not in DATASETS:
-        raise InputError(f"{shown(args.list)} is no data set: give LIST and ROOT, or one of {', '.join(DATASETS)}")
+        raise InputError(f"{args.list} is no data set: give LIST and ROOT, or one of {', '.join(DATASETS)}")
     if args.root is None:
         options = DataOptions(
             root_dataset=args.root_dataset,
@@ -163,11 +165,11 @@ def open_lists(args: argparse.Namespace) -> list[TSNDataSet]:
         lists, root, image_tmpl = [(args.list, args.num_class)], args.root, args.image_tmpl or "img_{:05d}.jpg"
     own = args.root is not None
     if not Path(root).is_dir():
-        raise InputError(f"folder {shown(root)} is not there: {'give another ROOT' if own else 'see --root_dataset'}")
+        raise InputError(f"folder {root} is not there: {'give another ROOT' if own else 'see --root_dataset'}")
     for list_file, _ in lists:
         if not Path(list_file).is_file():
             hint = "give another LIST" if own else "see --root_dataset; tools/gen_label_*.py write lists"
-            raise InputError(f"list file {shown(list_file)} is not there: {hint}")
+            raise InputError(f"list file {list_file} is not there: {hint}")
     return [
         TSNDataSet(
             root,
@@ -198,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_fixed(args.fix, dataset, findings)
     if len(datasets) == 2:
         train, val = ({os.path.normpath(record.path) for record in dataset.video_list} for dataset in datasets)
-        all_problems += [f"{shown(path)}: in the training and in the validation list" for path in sorted(train & val)]
+        all_problems += [f"{path}: in the training and in the validation list" for path in sorted(train & val)]
         if train & val:
             print(f"videos in both lists: {len(train & val)}", file=sys.stderr)
     if args.report:

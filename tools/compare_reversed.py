@@ -1,9 +1,9 @@
-"""What playing the moving digits backwards does to a net's answers.
+"""Compare a net's answers to the moving digits played forwards and backwards.
 
     python tools/compare_reversed.py FORWARDS.npz BACKWARDS.npz
 
-The files are those of test_models.py --scores, the second one with --reverse. A net that sees order turns `grows` into
-`shrinks`; one that does not gives the same answer twice.
+The files are those of test_models.py --scores, the second one with --reverse. A net that sees order answers `shrinks`
+to a `grows` played backwards; one that does not gives the same answer twice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from ops.common.errors import InputError, run_command
 from ops.evaluation.scores import Scores
+from ops.opts import ShowDefaults
 from tools.make_moving_digits import CLASSES, TIME_REVERSED
 
 OTHER = np.array([CLASSES.index(TIME_REVERSED[name]) for name in CLASSES])
@@ -40,9 +41,9 @@ def count_turned(forwards: Scores, backwards: Scores) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare answers to videos played forwards and backwards.")
-    parser.add_argument("forwards", metavar="FORWARDS.npz")
-    parser.add_argument("backwards", metavar="BACKWARDS.npz")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
+    parser.add_argument("forwards", metavar="FORWARDS.npz", help="scores of the videos")
+    parser.add_argument("backwards", metavar="BACKWARDS.npz", help="scores of the same videos with --reverse")
     args = parser.parse_args(argv)
     forwards = Scores.load(args.forwards)
     turned = count_turned(forwards, Scores.load(args.backwards))

@@ -1,4 +1,4 @@
-"""Set trained nets side by side: one table, and one picture of their curves and confusion matrices.
+"""Compare trained nets: a table, and a picture of their curves and confusion matrices.
 
 python tools/compare_runs.py TSN=log/RUN,checkpoint/RUN/ckpt.best.pth.tar,tsn.npz TSM=... --png comparison.png
 """
@@ -18,13 +18,14 @@ from ops.common.errors import InputError, run_command
 from ops.evaluation.plots import comparison_png
 from ops.evaluation.scores import Scores
 from ops.models import build_model
+from ops.opts import ShowDefaults
 from ops.training.log import read_epochs
 from tools.model_info import ModelCost, measure
 
 
 @dataclass(frozen=True)
 class Run:
-    """One net: what its training left, and what test_models.py --scores said."""
+    """One net: the log of its training, and the scores of test_models.py --scores."""
 
     cost: ModelCost
     epochs: list[dict[str, float | None]]
@@ -61,10 +62,10 @@ def table(runs: dict[str, Run]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare trained nets: a table and a picture.")
-    parser.add_argument("runs", nargs="+", metavar="NAME=LOG_FOLDER,CHECKPOINT,SCORES.npz")
-    parser.add_argument("--png", help="file for curves and confusion matrices")
-    parser.add_argument("--title", default="")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
+    parser.add_argument("runs", nargs="+", metavar="NAME=LOG_FOLDER,CHECKPOINT,SCORES.npz", help="a net each")
+    parser.add_argument("--png", metavar="FILE", help="draw curves and confusion matrices")
+    parser.add_argument("--title", default="", help="of the picture")
     args = parser.parse_args(argv)
     runs = dict(read_run(text) for text in args.runs)
     print(table(runs))

@@ -4,9 +4,9 @@
     python tools/convert_online.py mobilenetv2_jester_online.pth.tar jester.pth.tar       # published -> ours
 
 The published layout is a bare state_dict (`features.{i}.conv.{j}.*`, `classifier.*`): either program runs the other's
-weights, bit for bit. It holds no options: on the way back, --dataset, --labels and --input_size say what ours record
-(Jester's 27 classes are known). --half stores the weights of convolutions and classifier in half precision, half the
-size, for a file to hand out; everything here loads it into float32.
+weights, bit for bit. It holds no options: on the way back, --dataset, --labels and --input_size give what our
+checkpoints record (Jester's 27 classes are known). --half stores the weights of convolutions and classifier in half
+precision, for a file of half the size; everything here loads it into float32.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ops.checkpoint.weights import load_into, published_state_dict
 from ops.common.errors import InputError, run_command
 from ops.dataset_configs import DATASETS, read_class_names
 from ops.models import build_model
+from ops.opts import ShowDefaults
 from pretrained.table import local_path
 
 LAYOUTS = ("published", "ours")
@@ -65,7 +66,7 @@ def to_ours(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
 
 
 def halved(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of convolutions and classifier as float16. BatchNorm's tensors are small, and its variances tiny."""
+    """Weights of convolutions and classifier as float16; BatchNorm's stay (small tensors, tiny variances)."""
     return {key: value.half() if value.dim() > 1 else value for key, value in state_dict.items()}
 
 
@@ -75,13 +76,13 @@ def our_options(
     """Options to record: the file's own, the published model's, and what the command line adds.
 
     Raises:
-        InputError: a bare file of another network than Jester's, without a word on its data.
+        InputError: a bare file of another network than Jester's, and no --dataset.
     """
     options = streaming_options(checkpoint)
     if checkpoint.known_options is None and dataset is None and checkpoint.num_class != len(JESTER_CLASSES):
         raise InputError(
             f"{checkpoint.path} holds no options, and its {checkpoint.num_class} classes are not Jester's "
-            f"{len(JESTER_CLASSES)}: say what it was trained on with --dataset (and --labels, --input_size)"
+            f"{len(JESTER_CLASSES)}: give what it was trained on with --dataset (and --labels, --input_size)"
         )
     changes: dict[str, Any] = {}
     if is_streaming_layout(checkpoint.state_dict):
@@ -100,35 +101,30 @@ def our_options(
     return dataclasses.replace(options, **changes)
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of the file to write; InputError where that is not possible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-
-
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("source", metavar="IN", help="checkpoint, or a published name")
-    parser.add_argument("target", metavar="OUT", help="file to write")
-    parser.add_argument("--to", choices=LAYOUTS, help="layout of OUT (default: the one that IN has not)")
+    parser.add_argument("target", metavar="OUT", type=Path, help="file to write")
+    parser.add_argument("--to", choices=LAYOUTS, help="layout of OUT (default: the other one than IN's)")
     parser.add_argument("--half", action="store_true", help="store weights in half precision")
     parser.add_argument("--dataset", help="to ours: what it was trained on")
     parser.add_argument("--labels", metavar="FILE", help="to ours: class names, a line each")
-    parser.add_argument("--input_size", type=int, help="to ours: side of the crops it was trained on (default 224)")
+    parser.add_argument("--input_size", type=int, help="to ours: side of the crops it was trained on (default: 224)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     source = local_path(args.source)
-    if Path(args.target).exists() and Path(args.target).samefile(source):
+    if args.target.exists() and args.target.samefile(source):
         raise InputError(f"{args.target}: IN and OUT are the same file; give OUT another name")
     checkpoint = load_checkpoint(source)
     if checkpoint.num_class is None:
-        raise InputError(f"{checkpoint.path}: holds no classifier, only a backbone: there is nothing to stream")
-    make_folder(Path(args.target).parent)
+        raise InputError(f"{checkpoint.path}: holds a backbone without a classifier, which cannot stream")
+    try:
+        args.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{args.target.parent}: cannot be made: {error.strerror}") from None
     layout = args.to or ("ours" if is_streaming_layout(checkpoint.state_dict) else "published")
     if layout == "published":
         for option in ("dataset", "labels", "input_size"):
@@ -142,10 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.half:
             state["state_dict"] = halved(state["state_dict"])
         save_checkpoint(state, args.target)
-    size_mb = Path(args.target).stat().st_size / 1e6
+    size_mb = args.target.stat().st_size / 1e6
     print(f"wrote {args.target}: {layout} layout, {checkpoint.num_class} classes, {size_mb:.1f} MB")
     if layout == "published" and checkpoint.num_class != len(JESTER_CLASSES):
-        print(f"The published program is made for {len(JESTER_CLASSES)} classes: set it to {checkpoint.num_class}.")
+        print(f"The published program expects {len(JESTER_CLASSES)} classes: set it to {checkpoint.num_class}.")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""How early a streaming network knows: its accuracy against the share of the video that it has seen.
+"""Accuracy of a streaming network against the share of the video that it has seen.
 
     python tools/early_recognition.py moving_digits --weights CKPT --png early.png
 
-Every video of the test list is played to the network once, frame by frame with its state, as a camera would: from its
-first frame, every k-th (--stride; by default as far apart as the frames of a training clip), without knowing where it
-ends. After each frame the answer is the class with the best mean score so far; the last frame's scores alone are shown
-beside it. The answer at 100 % is the streamed accuracy. For comparison, the same weights see each video as a clip, as
-test_models.py does.
+The network gets every video of the test list once, frame by frame with its state, as from a camera: from the first
+frame on, every k-th (--stride; by default as far apart as the frames of a training clip). After each frame the answer
+is the class with the best mean score so far; the table also has the answer by the last frame's scores alone. The answer
+at 100 % is the streamed accuracy. For comparison, the same weights see each video as a clip, as in test_models.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import sys
@@ -24,28 +24,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ops.common.distributed import init_from_env
 from ops.common.errors import InputError, at_least, counted, run_command
-from ops.dataset import TSNDataSet, load_clip
+from ops.common.files import write_lines
+from ops.data.loader import make_loader
+from ops.data.sources import IO_KINDS
+from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
 from ops.evaluation.plots import lines_png
+from ops.opts import ShowDefaults
 from ops.streaming import StreamingTSM
 from ops.transforms import ClipNormalize, test_transform
 from pretrained.table import local_path
-from tools.common import write_lines
 
 SHARES = tuple(range(10, 101, 10))  # per cent of the video
 
 
 @dataclass(frozen=True)
-class Played:
-    """A video after it was streamed: F frames long, n of them fed, K classes.
+class Streamed:
+    """The scores of a streamed video.
 
-    `positions`: 0-based numbers of the frames that were fed, (n,). `scores`: the network's after each of them, (n, K).
-    `clip_scores`: (K,).
+    `positions`: 0-based numbers of the frames that were fed, (n,). `scores`: after each of them, (n, K).
+    `clip_scores`: of the video as a clip, (K,).
     """
 
     label: int
@@ -65,41 +67,29 @@ def training_stride(num_frames: Sequence[int], num_segments: int) -> int:
     return max(1, int(np.median(num_frames)) // num_segments)
 
 
-def num_answers(played: Played, percent: float) -> int:
+def num_answers(video: Streamed, percent: float) -> int:
     """Frames fed by the time that this share of the video has been seen; at least the first."""
-    return max(1, int(np.sum(100 * (played.positions + 1) <= percent * played.num_frames + 1e-6)))
+    return max(1, int(np.sum(100 * (video.positions + 1) <= percent * video.num_frames + 1e-6)))
 
 
-def accuracy_at(videos: Sequence[Played], percent: float, *, mean: bool) -> float:
+def accuracy_at(videos: Sequence[Streamed], percent: float, *, mean: bool) -> float:
     """Per cent of the videos whose answer is right at this share: by the mean score so far, or the last frame's."""
     right = 0
-    for played in videos:
-        scores = played.scores[: num_answers(played, percent)]
-        right += int((scores.mean(axis=0) if mean else scores[-1]).argmax() == played.label)
+    for video in videos:
+        scores = video.scores[: num_answers(video, percent)]
+        right += int((scores.mean(axis=0) if mean else scores[-1]).argmax() == video.label)
     return 100 * right / len(videos)
 
 
-class StreamedVideos(Dataset):
-    """Item: index, and uint8 frames (n + T, 3, S, S): those to feed, then those of the clip; or why there are none."""
+class StreamedVideos(TSNDataSet):
+    """The clip of a video, uint8 (n + T, 3, S, S), is the frames to feed and then those of its test clip."""
 
-    def __init__(self, dataset: TSNDataSet, stride: int) -> None:
-        self.dataset = dataset
-        self.stride = stride
+    stride = 1
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
-        record = self.dataset.video_list[index]
-        rng = np.random.RandomState(0)  # test sampling and transforms draw nothing from it
-        try:
-            if record.num_frames < 1:
-                raise InputError("a video without frames cannot be streamed")
-            fed = fed_frames(record.num_frames, self.stride)
-            frames = np.concatenate([fed, self.dataset.sample_frames(record.num_frames, rng)])
-            return index, load_clip(self.dataset.open(record), frames, self.dataset.transform, rng)
-        except InputError as error:
-            return index, f"{self.dataset.where(record)}: {error}"
+    def sample_frames(self, num_frames: int, rng: np.random.RandomState) -> np.ndarray:
+        if num_frames < 1:
+            raise InputError("a video without frames cannot be streamed")
+        return np.concatenate([fed_frames(num_frames, self.stride), super().sample_frames(num_frames, rng)])
 
 
 def stream_scores(stream: StreamingTSM, clips: Sequence[Tensor], normalize: ClipNormalize) -> list[np.ndarray]:
@@ -108,31 +98,31 @@ def stream_scores(stream: StreamingTSM, clips: Sequence[Tensor], normalize: Clip
     longest = max(len(clip) for clip in clips)
     state, scores = stream.init_state(len(clips), *clips[0].shape[-2:]), []
     for t in range(longest):
-        frame = torch.stack([clip[min(t, len(clip) - 1)] for clip in clips])  # a video that is over stands still
+        frame = torch.stack([clip[min(t, len(clip) - 1)] for clip in clips])  # the last frame again after the end
         frame_scores, state = stream.step(normalize(frame.to(device)), state)
         scores.append(frame_scores.float().cpu().numpy())
     return [np.stack([step[index] for step in scores[: len(clip)]]) for index, clip in enumerate(clips)]
 
 
-def play(stream: StreamingTSM, dataset: TSNDataSet, *, stride: int, batch_size: int, workers: int) -> Iterator[Played]:
-    """Stream every video of the list."""
-    videos = StreamedVideos(dataset, stride)
-    loader = DataLoader(videos, batch_size=batch_size, num_workers=workers, collate_fn=list)
-    normalize = ClipNormalize(**stream.normalization)
-    for batch in loader:
-        for _, frames in batch:
-            if isinstance(frames, str):
-                raise InputError(frames)
-        num_clip = dataset.num_segments
-        fed = stream_scores(stream, [frames[:-num_clip] for _, frames in batch], normalize)
-        clips = stream_scores(stream, [frames[-num_clip:] for _, frames in batch], normalize)
-        for (index, _), scores, clip_scores in zip(batch, fed, clips, strict=True):
-            record = dataset.video_list[index]
-            positions = fed_frames(record.num_frames, stride)
-            yield Played(record.label, record.num_frames, positions, scores, clip_scores.mean(axis=0))
+def stream_videos(
+    stream: StreamingTSM, dataset: StreamedVideos, *, batch_size: int, workers: int
+) -> Iterator[Streamed]:
+    """Stream every video of the list, `batch_size` side by side."""
+    loaded = iter(make_loader(dataset, batch_size=1, workers=workers, shuffle=False))
+    normalize, num_clip = ClipNormalize(**stream.normalization), dataset.num_segments
+    while group := list(itertools.islice(loaded, batch_size)):
+        failures = [failure for batch in group for failure in batch.failures]
+        if failures:
+            raise InputError(failures[0])
+        fed = stream_scores(stream, [batch.clips[0, :-num_clip] for batch in group], normalize)
+        clips = stream_scores(stream, [batch.clips[0, -num_clip:] for batch in group], normalize)
+        for batch, scores, clip_scores in zip(group, fed, clips, strict=True):
+            record = dataset.video_list[batch.indices.item()]
+            positions = fed_frames(record.num_frames, dataset.stride)
+            yield Streamed(record.label, record.num_frames, positions, scores, clip_scores.mean(axis=0))
 
 
-def summary(videos: Sequence[Played], *, stride: int) -> dict[str, object]:
+def summary(videos: Sequence[Streamed], *, stride: int) -> dict[str, object]:
     """All figures, in per cent."""
     return {
         "videos": len(videos),
@@ -140,7 +130,7 @@ def summary(videos: Sequence[Played], *, stride: int) -> dict[str, object]:
         "share": list(SHARES),
         "mean_so_far": [accuracy_at(videos, share, mean=True) for share in SHARES],
         "last_frame": [accuracy_at(videos, share, mean=False) for share in SHARES],
-        "clip": 100 * float(np.mean([played.clip_scores.argmax() == played.label for played in videos])),
+        "clip": 100 * float(np.mean([video.clip_scores.argmax() == video.label for video in videos])),
     }
 
 
@@ -155,22 +145,26 @@ def report(figures: dict) -> str:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
     parser.add_argument("--weights", required=True, help="online checkpoint, or a published name")
-    parser.add_argument("--stride", type=at_least(1), metavar="FRAMES", help="feed every k-th frame (as in training)")
+    parser.add_argument(
+        "--stride", type=at_least(1), metavar="FRAMES", help="feed every k-th frame (default: as far apart as trained)"
+    )
     parser.add_argument("--png", metavar="FILE", help="draw the curve")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
-    parser.add_argument("--batch_size", type=at_least(1), default=16, help="videos streamed side by side (16)")
-    parser.add_argument("-j", "--workers", type=at_least(0), default=2)
-    parser.add_argument("--max_num", type=int, default=-1, help="the first N videos only")
-    parser.add_argument("--root_dataset")
-    parser.add_argument("--test_list")
-    parser.add_argument("--root_path")
-    parser.add_argument("--image_tmpl")
-    parser.add_argument("--split", type=int, default=1)
-    parser.add_argument("--io", choices=("frames", "video"), default="frames")
-    parser.add_argument("--image_backend", choices=("torchvision", "pillow"), default="torchvision")
+    parser.add_argument("--batch_size", type=at_least(1), default=16, help="videos streamed side by side")
+    parser.add_argument("-j", "--workers", type=at_least(0), default=2, help="processes that load")
+    parser.add_argument("--max_num", type=int, default=-1, help="use the first N videos only (default: all)")
+    parser.add_argument("--root_dataset", help="folder of all data sets (default: $TSM_DATA_ROOT, else data/)")
+    parser.add_argument("--test_list", help="list of the videos (default: the data set's validation list)")
+    parser.add_argument("--root_path", help="folder that list paths are relative to (default: the data set's own)")
+    parser.add_argument("--image_tmpl", help="name of a frame (default: the checkpoint's, else the data set's own)")
+    parser.add_argument("--split", type=int, default=1, help="split of UCF101 / HMDB51")
+    parser.add_argument("--io", choices=IO_KINDS, default="frames", help="what to read")
+    parser.add_argument(
+        "--image_backend", choices=("torchvision", "pillow"), default="torchvision", help="decode and resize with"
+    )
     parser.add_argument("--gpus", nargs="+", type=int, help="CUDA device to use (default: the first; else the CPU)")
     return parser.parse_args(argv)
 
@@ -191,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = resolve_dataset(args.dataset, "RGB", options)
     if paths.num_classes != stream.num_class:
         raise InputError(f"{args.weights} knows {stream.num_class} classes, {args.dataset} has {paths.num_classes}")
-    dataset = TSNDataSet(
+    dataset = StreamedVideos(
         paths.root_path,
         paths.val_list,
         num_segments=stream.options.num_segments,
@@ -203,11 +197,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_class=stream.num_class,
         max_num=args.max_num,
     )
-    stride = args.stride or training_stride([r.num_frames for r in dataset.video_list], dataset.num_segments)
+    num_frames = [record.num_frames for record in dataset.video_list]
+    dataset.stride = stride = args.stride or training_stride(num_frames, dataset.num_segments)
     rate = "every frame" if stride == 1 else f"one frame in {stride}"
     print(f"{args.weights}: {counted(len(dataset), 'video')}, frame by frame, {rate}, from the first on")
     progress = tqdm(
-        play(stream, dataset, stride=stride, batch_size=args.batch_size, workers=args.workers),
+        stream_videos(stream, dataset, batch_size=args.batch_size, workers=args.workers),
         total=len(dataset),
         desc="videos",
         disable=not sys.stderr.isatty(),

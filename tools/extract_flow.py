@@ -7,21 +7,21 @@ SOURCE holds frame folders (with --videos: video files) at any depth; OUT gets a
 the data set's flow layout: x and y packed into one RGB file (x, y, 0), or a grey file each, which may lie beside the
 frames.
 
-A pixel of flow frame k is how far its point moves from frame k to frame k+1, x to the right and y down, in pixels of
-the written size: clipped to +-BOUND and stored as round(255 * (v + BOUND) / (2 * BOUND)), so that 0 is 128. The last
-frame has no successor and repeats the flow before it, so that flow and RGB have the same number of frames (--drop_last:
-one less). Needs OpenCV: pip install -r requirements-flow.txt.
+Flow frame k is the motion from frame k to frame k+1, x to the right and y down, in pixels of the written size: clipped
+to +-BOUND and stored as round(255 * (v + BOUND) / (2 * BOUND)), so that 0 is 128. The last frame has no next one and
+repeats the flow before it, so that flow and RGB have the same number of frames (--drop_last: one less). Needs OpenCV:
+pip install -r requirements-flow.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +31,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, at_least, run_command
 from ops.common.opencv import import_cv2
-from ops.data.sources import FrameFolder, num_template_fields
+from ops.data.sources import FrameFolder, decoded_frames, num_template_fields
 from ops.dataset_configs import DATASETS
-from tools.common import add_jobs_option, existing_folder, find_videos, report, run_jobs, shown
-from tools.extraction import PARTIAL, decoded_frames, frame_folder, print_counts, scratch_folder, whole_folder
-from tools.lists import count_images, frame_number_pattern
+from ops.opts import ShowDefaults
+from tools.shared.extraction import PARTIAL, add_run_options, scratch_folder, whole_folder
+from tools.shared.files import existing_folder, find_videos
+from tools.shared.jobs import run_jobs
+from tools.shared.lists import count_images, frame_number_pattern
+from tools.shared.report import print_counts, report
 
 JPEG_QUALITY = 95
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class FlowOptions:
-    """What one video's flow is made with; templates as in the table of data sets."""
+    """How the flow of a video is made; templates as in the table of data sets."""
 
     method: str
     bound: float
@@ -121,7 +124,7 @@ def _save(flow: np.ndarray, paths: Sequence[Path]) -> None:
 
 
 def _merge(partial: Path, folder: Path, pattern: re.Pattern[str]) -> None:
-    """Move finished flow files beside the frames. Frame 1 goes first and comes last: it tells that all are there."""
+    """Move finished flow files beside the frames; frame 1 comes last and shows that all are there."""
 
     def number(path: Path) -> int:
         return int(pattern.fullmatch(path.name)[pattern.groups])
@@ -152,7 +155,7 @@ def extract_flow(job: tuple[Path, Path], options: FlowOptions) -> int:
         except InputError as error:
             raise InputError(str(error).removeprefix(f"{source}: ")) from None
         if not count:
-            raise InputError("has a single frame, from which there is no flow to anywhere")
+            raise InputError("has a single frame: there is no flow to write")
         if shared:
             _merge(partial, folder, frame_number_pattern(options.flow_tmpl))
     return count
@@ -169,24 +172,19 @@ def find_frame_folders(root: Path, image_tmpl: str) -> list[Path]:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("source", help="folder of frame folders, or of video files")
     parser.add_argument("out", help="folder to write the flow to")
-    parser.add_argument(
-        "--layout", choices=tuple(DATASETS), default="kinetics", help="file names (default: %(default)s)"
-    )
+    parser.add_argument("--layout", choices=tuple(DATASETS), default="kinetics", help="file names, as of this data set")
     parser.add_argument("--videos", action="store_true", help="SOURCE holds video files")
     parser.add_argument("--image_tmpl", help="name of a frame in SOURCE (default: the layout's)")
-    parser.add_argument("--method", choices=("dis", "tvl1"), default="dis", help="DIS is fast; TV-L1 is the papers'")
-    parser.add_argument("--bound", type=float, default=20, help="largest flow kept, in pixels (%(default)s)")
-    parser.add_argument("--height", type=at_least(0), default=0, help="of the flow in pixels; 0: as SOURCE (0)")
-    parser.add_argument("--drop_last", action="store_true", help="write one flow frame less than there are frames")
     parser.add_argument(
-        "--max_frames", type=at_least(1), default=100_000, help="longer videos are refused (%(default)s)"
+        "--method", choices=("dis", "tvl1"), default="dis", help="DIS (fast) or TV-L1, as in the papers"
     )
-    parser.add_argument("--timeout", type=float, default=14400, metavar="SECONDS", help="for one video (%(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="redo videos that are done")
-    add_jobs_option(parser)
+    parser.add_argument("--bound", type=float, default=20, help="largest flow kept, in pixels")
+    parser.add_argument("--height", type=at_least(0), default=0, help="of the flow, in pixels; 0: SOURCE's")
+    parser.add_argument("--drop_last", action="store_true", help="write one flow frame less than there are frames")
+    add_run_options(parser, timeout_s=14400)
     return parser.parse_args(argv)
 
 
@@ -199,24 +197,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.bound > 0:
         raise InputError(f"--bound {args.bound:g} must be above 0")
     if num_template_fields(spec.flow_tmpl) == 1 and out.resolve() == root.resolve():
-        raise InputError(f"{shown(out)}: this layout's flow needs a folder of its own, beside the one of the frames")
+        raise InputError(f"{out}: this layout's flow needs a folder of its own, beside the one of the frames")
     flow_function(args.method)  # say what is missing now, not once a video
     sources = find_videos(root) if args.videos else find_frame_folders(root, image_tmpl)
     if not sources:
         wanted = "video files" if args.videos else f"folders with {image_tmpl.format(1)}"
-        raise InputError(f"{shown(root)}: no {wanted} in it")
-    options = FlowOptions(
-        method=args.method,
-        bound=args.bound,
-        height=args.height,
-        image_tmpl=image_tmpl,
-        flow_tmpl=spec.flow_tmpl,
-        videos=args.videos,
-        drop_last=args.drop_last,
-        overwrite=args.overwrite,
-        max_frames=args.max_frames,
-    )
-    jobs = [(root / source, out / (frame_folder(source) if args.videos else source)) for source in sources]
+        raise InputError(f"{root}: no {wanted} in it")
+    given = vars(args) | {"image_tmpl": image_tmpl, "flow_tmpl": spec.flow_tmpl}
+    options = FlowOptions(**{field.name: given[field.name] for field in dataclasses.fields(FlowOptions)})
+    jobs = [(root / source, out / (source.with_suffix("") if args.videos else source)) for source in sources]
     work = functools.partial(extract_flow, options=options)
     results = run_jobs(work, jobs, jobs=args.jobs, label="videos", timeout_s=args.timeout)
     print_counts(results)

@@ -1,4 +1,7 @@
-"""Fuse the scores that `test_models.py --scores` wrote: python tools/fuse_scores.py RGB.npz Flow.npz --coeff 1 1.5"""
+"""Fuse saved scores of several nets: the mean of their weighted scores.
+
+python tools/fuse_scores.py RGB.npz Flow.npz --coeff 1 1.5
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from ops.common.errors import InputError, counted, run_command
 from ops.evaluation.scores import Scores, fuse
+from ops.opts import ShowDefaults
 
 
 def align(members: Sequence[Scores], paths: Sequence[str]) -> list[Scores]:
@@ -44,7 +48,7 @@ def align(members: Sequence[Scores], paths: Sequence[str]) -> list[Scores]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Fuse saved scores of several nets: mean of weighted scores.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="written by test_models.py --scores")
     parser.add_argument("--coeff", nargs="+", type=float, help="weight of each file (default: 1 each)")
     parser.add_argument("--softmax", action="store_true", help="turn each file's scores into probabilities first")

@@ -9,7 +9,6 @@ classes. Frame folders are looked for as ROOT/<class>/<video> and ROOT/<video>.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
@@ -19,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import existing_folder, numbered_lines, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.files import existing_folder, numbered_lines
+from tools.shared.lists import Entry, VideoFolders, list_parser, video_folders, write_dataset
 
 SUBSET_OF_MARK = {"0": None, "1": "train", "2": "val"}
 FILE_NAME = re.compile(r"(.+)_test_split([123])\.txt")
@@ -31,7 +30,7 @@ def read_classes(annotations: Path) -> list[str]:
     found = (FILE_NAME.fullmatch(name) for name in os.listdir(existing_folder(annotations, "HMDB51's split files")))
     classes = sorted({match[1] for match in found if match})
     if not classes:
-        raise InputError(f"{shown(annotations)}: no files such as brush_hair_test_split1.txt in it")
+        raise InputError(f"{annotations}: no files such as brush_hair_test_split1.txt in it")
     return classes
 
 
@@ -43,7 +42,7 @@ def read_split(annotations: Path, split: int, classes: Sequence[str], folders: V
         for number, line in numbered_lines(path):
             video, _, mark = line.strip().rpartition(" ")
             if mark not in SUBSET_OF_MARK or not video:
-                raise InputError(f"{shown(path)}:{number}: expected `video.avi 0|1|2`, got {line[:100]!r}")
+                raise InputError(f"{path}:{number}: expected `video.avi 0|1|2`, got {line[:100]!r}")
             video = video.strip()
             if (subset := SUBSET_OF_MARK[mark]) is not None:
                 found = folders.find([class_name, ""], [os.path.splitext(video)[0]])
@@ -53,12 +52,9 @@ def read_split(annotations: Path, split: int, classes: Sequence[str], folders: V
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_list_options(parser)
-    parser.add_argument("--annotations", required=True, help="folder of the <class>_test_split{1,2,3}.txt files")
-    parser.add_argument("--splits", type=int, nargs="+", choices=(1, 2, 3), default=(1, 2, 3), help="(default: all)")
-    args = parser.parse_args(argv)
-    folders, annotations = video_folders(args), Path(args.annotations)
+    wanted = "the <class>_test_split{1,2,3}.txt files"
+    args = list_parser(__doc__, annotations=wanted, splits=True).parse_args(argv)
+    folders, annotations = video_folders(args), args.annotations
     classes = read_classes(annotations)
     subsets = {
         (subset, split): entries

@@ -9,7 +9,6 @@ models (the csv of labels has another one). Test videos have no label: their lis
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import run_command
-from tools.lists import add_list_options, read_id_label_csvs, video_folders, write_dataset
+from tools.shared.lists import gen_label_from_csvs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_list_options(parser)
-    parser.add_argument("--annotations", required=True, help="folder of the csv files")
-    args = parser.parse_args(argv)
-    folders = video_folders(args)
-    classes, subsets = read_id_label_csvs(Path(args.annotations), "jester-v1", folders)
-    return write_dataset(args, "jester", subsets, classes)
+    return gen_label_from_csvs(argv, doc=__doc__, dataset="jester", prefix="jester-v1")
 
 
 if __name__ == "__main__":

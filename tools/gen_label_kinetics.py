@@ -29,8 +29,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import numbered_lines, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.files import numbered_lines
+from tools.shared.lists import Entry, VideoFolders, list_parser, video_folders, write_dataset
 
 LABEL_MAP = Path(__file__).with_name("kinetics_label_map.txt")
 CSV_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -49,31 +49,28 @@ def read_label_map(path: str | Path) -> dict[str, int]:
     for number, line in numbered_lines(path):
         name = clean_label(line.strip())
         if name in labels:
-            raise InputError(f"{shown(path)}:{number}: class {name!r} is there twice")
+            raise InputError(f"{path}:{number}: class {name!r} is there twice")
         labels[name] = len(labels)
     if not labels:
-        raise InputError(f"{shown(path)}: holds no class names")
+        raise InputError(f"{path}: holds no class names")
     return labels
 
 
 def read_kinetics_csv(path: str | Path, labels: dict[str, int], folders: VideoFolders, subset: str) -> list[Entry]:
     """Entries of one csv file, in its order; InputError with its line for a malformed one."""
-    rows = csv.reader((line for _, line in numbered_lines(path)), strict=True)
-    numbers = [number for number, _ in numbered_lines(path)]
+    lines = list(numbered_lines(path))
+    rows = csv.DictReader((line for _, line in lines), strict=True)
+    split_folders = ["", *(f"{split}/" for split in SPLIT_FOLDERS[subset])]
     entries: list[Entry] = []
-    columns: dict[str, int] = {}
     try:
-        for index, row in enumerate(rows):
-            where = f"{shown(path)}:{numbers[min(rows.line_num, len(numbers)) - 1]}"
-            if index == 0:
-                columns = {name.strip(): position for position, name in enumerate(row)}
-                lacking = [name for name in CSV_COLUMNS if name not in columns]
-                if lacking:
-                    raise InputError(f"{where}: no column {', '.join(lacking)}: the first line names the columns")
-                continue
-            if len(row) != len(columns):
-                raise InputError(f"{where}: {len(row)} fields, {len(columns)} columns")
-            label, video, start, end = (row[columns[name]].strip() for name in CSV_COLUMNS)
+        missing = [name for name in CSV_COLUMNS if name not in (rows.fieldnames or CSV_COLUMNS)]
+        if missing:
+            raise InputError(f"{path}:1: no column {', '.join(missing)}: the first line names the columns")
+        for row in rows:
+            where = f"{path}:{lines[rows.line_num - 1][0]}"
+            if None in row or None in row.values():
+                raise InputError(f"{where}: not as many fields as columns ({len(rows.fieldnames)})")
+            label, video, start, end = (row[name].strip() for name in CSV_COLUMNS)
             name = clean_label(label)
             if name not in labels:
                 raise InputError(f"{where}: class {label!r} is not in the label map")
@@ -81,13 +78,12 @@ def read_kinetics_csv(path: str | Path, labels: dict[str, int], folders: VideoFo
                 clip = f"{video}_{int(float(start)):06d}_{int(float(end)):06d}"
             except (ValueError, OverflowError):
                 raise InputError(f"{where}: {start!r} and {end!r} are no times in seconds") from None
-            split_folders = ["", *(f"{split}/" for split in SPLIT_FOLDERS[subset])]
             places = [f"{split}{name_on_disk}" for split in split_folders for name_on_disk in (name, label)]
             entries.append(Entry(clip, folders.find(places, (clip, video)), labels[name]))
     except csv.Error as error:
-        raise InputError(f"{shown(path)}:{numbers[min(rows.line_num, len(numbers)) - 1]}: {error}") from None
+        raise InputError(f"{path}:{lines[rows.reader.line_num - 1][0]}: {error}") from None
     if not entries:
-        raise InputError(f"{shown(path)}: names no videos")
+        raise InputError(f"{path}: names no videos")
     return entries
 
 
@@ -119,23 +115,20 @@ def entries_from_folders(
     subsets = {subset: entries for subset, entries in subsets.items() if entries}
     if not subsets:
         wanted = "<class>/<video>" + (".mp4 or the like" if folders.videos else "/ with frames")
-        raise InputError(f"{shown(folders.root)}: no {wanted} in it, nor in train/ and val/ in it")
+        raise InputError(f"{folders.root}: no {wanted} in it, nor in train/ and val/ in it")
     return classes, subsets
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_list_options(parser)
-    parser.add_argument("--from_folders", action="store_true", help="class folders, no annotations")
+    parser = list_parser(__doc__, annotations=None)
+    parser.add_argument("--from_folders", action="store_true", help="take the labels from class folders, not from csv")
     for subset in ("train", "val", "test"):
         parser.add_argument(f"--{subset}_csv", metavar="CSV", help=f"annotations of the {subset} list")
-    parser.add_argument("--label_map", default=str(LABEL_MAP), help="classes in label order (default: Kinetics-400's)")
+    parser.add_argument("--label_map", default=LABEL_MAP, help="classes in label order (default: Kinetics-400's)")
     parser.add_argument(
-        "--val_share", type=float, default=0.2, help="of class folders without train/ and val/ (%(default)s)"
+        "--val_share", type=float, default=0.2, help="share for validation of classes without train/ and val/"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    parser.add_argument("--seed", type=int, default=0, help="which videos that share takes")
     return parser.parse_args(argv)
 
 

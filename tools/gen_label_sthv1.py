@@ -5,12 +5,11 @@
 
 reads something-something-v1-{labels,train,validation,test}.csv (lines `id;label`, for test `id`) and writes
 {train,val,test}_videofolder.txt and category.txt; with --flow, ROOT being the flow's, the flow lists, which count x and
-y files. Labels follow the sorted names. Test videos have no label: their lists say 0.
+y files. Labels follow the sorted names. Test videos have no label: their list says 0.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +17,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import run_command
-from tools.lists import add_list_options, read_id_label_csvs, video_folders, write_dataset
+from tools.shared.lists import gen_label_from_csvs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_list_options(parser)
-    parser.add_argument("--annotations", required=True, help="folder of the csv files")
-    args = parser.parse_args(argv)
-    folders = video_folders(args)
-    classes, subsets = read_id_label_csvs(Path(args.annotations), "something-something-v1", folders)
-    return write_dataset(args, "something", subsets, classes)
+    return gen_label_from_csvs(argv, doc=__doc__, dataset="something", prefix="something-something-v1")
 
 
 if __name__ == "__main__":

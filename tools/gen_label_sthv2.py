@@ -11,7 +11,6 @@ videos have no label: their list says 0.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -21,14 +20,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import read_text, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.files import read_text
+from tools.shared.lists import Entry, VideoFolders, list_parser, video_folders, write_dataset
 
 PREFIX = "something-something-v2-"
 
 
 def annotation_file(folder: Path, name: str) -> Path:
-    """Path of one of the json files, under its long or its short name."""
+    """Path of one of the json files, by its long or its short name."""
     long = folder / f"{PREFIX}{name}.json"
     short = folder / f"{name}.json"
     return short if short.exists() and not long.exists() else long
@@ -39,13 +38,9 @@ def read_json(path: Path, kind: type) -> Any:
     try:
         data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{shown(path)}:{error.lineno}: not valid json ({error.msg})") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise InputError(f"{shown(path)}: not valid json ({error})") from None
-    except RecursionError:
-        raise InputError(f"{shown(path)}: nested too deeply") from None
+        raise InputError(f"{path}:{error.lineno}: not valid json ({error.msg})") from None
     if not isinstance(data, kind):
-        raise InputError(f"{shown(path)}: holds a {type(data).__name__}, expected a {kind.__name__}")
+        raise InputError(f"{path}: holds a {type(data).__name__}, expected a {kind.__name__}")
     return data
 
 
@@ -60,14 +55,12 @@ def read_labels(path: Path) -> list[str]:
     names: dict[int, str] = {}
     for name, number in numbers.items():
         if not str(number).isdecimal():  # int() would take 1.5 for 1
-            raise InputError(
-                f"{shown(path)}: class {name!r} has no whole number as its label, but {str(number)[:40]!r}"
-            )
+            raise InputError(f"{path}: class {name!r} has no whole number as its label, but {str(number)[:40]!r}")
         names[int(number)] = clean_template(name)
     if len(set(names.values())) < len(numbers):
-        raise InputError(f"{shown(path)}: a class is there twice, or two have one label")
+        raise InputError(f"{path}: a class is there twice, or two have one label")
     if sorted(names) != list(range(len(numbers))) or not names:
-        raise InputError(f"{shown(path)}: labels must be 0 to {max(len(numbers) - 1, 0)}, each once")
+        raise InputError(f"{path}: labels must be 0 to {max(len(numbers) - 1, 0)}, each once")
     return [names[label] for label in range(len(names))]
 
 
@@ -75,7 +68,7 @@ def read_entries(path: Path, labels: dict[str, int] | None, folders: VideoFolder
     """Entries of one json file, in its order; without `labels`, all get label 0."""
     entries = []
     for number, item in enumerate(read_json(path, list), start=1):
-        where = f"{shown(path)}: item {number}"
+        where = f"{path}: item {number}"
         if not isinstance(item, dict) or not isinstance(item.get("id"), (str, int)):
             raise InputError(f"{where} has no id")
         label = 0
@@ -91,11 +84,8 @@ def read_entries(path: Path, labels: dict[str, int] | None, folders: VideoFolder
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_list_options(parser)
-    parser.add_argument("--annotations", required=True, help="folder of the json files")
-    args = parser.parse_args(argv)
-    folders, annotations = video_folders(args), Path(args.annotations)
+    args = list_parser(__doc__, annotations="the json files").parse_args(argv)
+    folders, annotations = video_folders(args), args.annotations
     classes = read_labels(annotation_file(annotations, "labels"))
     labels = {name: label for label, name in enumerate(classes)}
     subsets = {}

@@ -9,7 +9,6 @@ looked for as ROOT/<class>/<video> and ROOT/<video>.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.common import numbered_lines, shown
-from tools.lists import Entry, VideoFolders, add_list_options, video_folders, write_dataset
+from tools.shared.files import numbered_lines
+from tools.shared.lists import Entry, VideoFolders, list_parser, video_folders, write_dataset
 
 
 def read_classes(path: Path) -> list[str]:
@@ -28,7 +27,7 @@ def read_classes(path: Path) -> list[str]:
     for number, line in numbered_lines(path):
         fields = line.split()
         if len(fields) != 2 or fields[0] != str(len(names) + 1):
-            raise InputError(f"{shown(path)}:{number}: expected `{len(names) + 1} Name`, got {line[:100]!r}")
+            raise InputError(f"{path}:{number}: expected `{len(names) + 1} Name`, got {line[:100]!r}")
         names.append(fields[1])
     return names
 
@@ -40,21 +39,18 @@ def read_split(path: Path, labels: dict[str, int], folders: VideoFolders) -> lis
         video, *label = line.split()
         class_name, _, file = video.partition("/")
         if class_name not in labels or not file or len(label) > 1:
-            raise InputError(f"{shown(path)}:{number}: expected `Class/video.avi [label]`, got {line[:100]!r}")
+            raise InputError(f"{path}:{number}: expected `Class/video.avi [label]`, got {line[:100]!r}")
         if label and label[0] != str(labels[class_name] + 1):
-            raise InputError(f"{shown(path)}:{number}: label {label[0]} is not that of {class_name} in classInd.txt")
+            raise InputError(f"{path}:{number}: label {label[0]} is not that of {class_name} in classInd.txt")
         entries.append(Entry(video, folders.find([class_name, ""], [os.path.splitext(file)[0]]), labels[class_name]))
     return entries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_list_options(parser)
-    parser.add_argument("--annotations", required=True, help="folder of classInd.txt, trainlist*.txt, testlist*.txt")
-    parser.add_argument("--splits", type=int, nargs="+", choices=(1, 2, 3), default=(1, 2, 3), help="(default: all)")
-    args = parser.parse_args(argv)
-    folders, annotations = video_folders(args), Path(args.annotations)
+    wanted = "classInd.txt, trainlist*.txt and testlist*.txt"
+    args = list_parser(__doc__, annotations=wanted, splits=True).parse_args(argv)
+    folders, annotations = video_folders(args), args.annotations
     classes = read_classes(annotations / "classInd.txt")
     labels = {name: label for label, name in enumerate(classes)}
     subsets = {

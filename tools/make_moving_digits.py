@@ -1,11 +1,11 @@
 """Make a small video data set in which only the order of the frames tells the classes apart.
 
-Real handwritten digits (scikit-learn's) move over textured backgrounds. Eight classes in four pairs; every scene is
-filmed twice, forwards for one class of its pair and backwards for the other. The two videos hold the same pictures, so
-that a network which cannot see order gives both the same answer and gets past 50 % on no set of such pairs.
+Real handwritten digits (scikit-learn's) move over textured backgrounds. Eight classes in four pairs; every scene makes
+two videos, forwards for one class of its pair and backwards for the other. Both hold the same pictures, so that a
+network that does not see order gives both the same answer and is right for half of them at most.
 
 Each frame is coded on its own (key frames only, constant quantiser): a decoded picture depends on its content alone,
-and compression cannot tell which way the film runs.
+and compression does not show the direction.
 
     OUT/{train,val}/<class>/<number>.mp4        25 frames/s, the folders that tools/vid2img_kinetics.py expects
     OUT/moving_digits.json                      the options it was made with
@@ -23,16 +23,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.common.errors import InputError, at_least, counted, run_command
-from ops.common.files import atomic_path
-from tools.common import add_jobs_option, read_text, report, run_jobs, shown, write_lines
+from ops.common.errors import InputError, at_least, counted, escaped, run_command
+from ops.common.files import atomic_path, write_lines
+from ops.opts import ShowDefaults
+from tools.shared.files import read_text
+from tools.shared.jobs import add_jobs_option, run_jobs
+from tools.shared.report import report
 
-# (what happens forwards, the same film backwards)
+# (what happens forwards, the same video backwards)
 PAIRS = (
     ("moves_right", "moves_left"),
     ("moves_down", "moves_up"),
@@ -51,7 +55,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is seen in one film, forwards. Lengths are in units of the picture's side, angles in radians.
+    """What a video shows, forwards. Lengths are in units of the picture's side, angles in radians.
 
     `start`/`end` are (x, y, log height, angle) of the digit; `ease` bends the way from one to the other, symmetrically
     in time.
@@ -94,12 +98,12 @@ def _photos() -> list[np.ndarray]:
 
 
 def split_digits(split: str) -> range:
-    """Numbers of the digits that the films of a split show; no digit is in both."""
+    """Numbers of the digits that the videos of a split show; no digit is in both."""
     return range(VAL_DIGITS_FROM) if split == "train" else range(VAL_DIGITS_FROM, 1797)
 
 
 def sample_scene(rng: np.random.Generator, pair: int, split: str, *, size: int, num_frames: int) -> Scene:
-    """Draw a scene for a pair of classes: the digit at mid-film; start and end lie as far before and after it."""
+    """Draw a scene for a pair of classes: the digit half-way, and start and end at equal distances from there."""
     x, y = rng.uniform(0.32, 0.68, size=2)
     log_height = math.log(rng.uniform(0.42, 0.6))
     angle = rng.uniform(-0.35, 0.35)
@@ -117,7 +121,7 @@ def sample_scene(rng: np.random.Generator, pair: int, split: str, *, size: int, 
         angle, change[3] = rng.uniform(-math.pi, math.pi), rng.uniform(1.8, 3.0)
     middle = np.array([x, y, log_height, angle])
 
-    # Light digits on dark grounds: which pixels are the digit is not what there is to learn.
+    # Light digits on dark backgrounds: finding the digit is to be easy.
     background = rng.uniform(20, 110, size=3)
     colours = np.clip(rng.uniform(150, 255, size=(1, 3)) + rng.uniform(-30, 30, size=(2, 3)), 0, 255)
     return Scene(
@@ -162,38 +166,30 @@ def _background(scene: Scene) -> np.ndarray:
 
 
 def render(scene: Scene) -> np.ndarray:
-    """The film forwards: uint8 (num_frames, size, size, 3) RGB. The pair's other class is its `[::-1]`."""
-    size, digit = scene.size, _digits()[scene.digit]
+    """The video forwards: uint8 (num_frames, size, size, 3) RGB. The pair's other class is its `[::-1]`."""
+    size, digit, centre = scene.size, _digits()[scene.digit], DIGIT_SOURCE_PX / 2
     time = np.linspace(0, 1, scene.num_frames)
     way = time + scene.ease * np.sin(2 * math.pi * time) / (2 * math.pi)  # way(1 - t) = 1 - way(t)
     states = np.outer(1 - way, scene.start) + np.outer(way, scene.end)  # (F, 4)
     masks = np.empty((scene.num_frames, size, size), np.float32)
     for mask, (x, y, log_height, angle) in zip(masks, states, strict=True):
-        # From a pixel of the film back to one of the digit: shift to the centre, turn back, scale.
+        # From a pixel of the video back to one of the digit: shift to the centre, turn back, scale.
         zoom = DIGIT_SOURCE_PX / (math.exp(log_height) * size)
         cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
-        centre = DIGIT_SOURCE_PX / 2
-        matrix = (
-            cos,
-            sin,
-            centre - cos * x * size - sin * y * size,
-            -sin,
-            cos,
-            centre + sin * x * size - cos * y * size,
-        )
+        right, down = centre - cos * x * size - sin * y * size, centre + sin * x * size - cos * y * size
+        matrix = (cos, sin, right, -sin, cos, down)
         mask[:] = digit.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     masks *= scene.opacity / 255
-    down = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    ink = (1 - down) * scene.colours[0].astype(np.float32) + down * scene.colours[1].astype(np.float32)  # (size, 1, 3)
-    ground = _background(scene)
-    film = ground + masks[..., None] * (ink - ground)  # (F, size, size, 3)
-    return np.clip(film + 0.5, 0, 255).astype(np.uint8)
+    below = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    top, bottom = scene.colours.astype(np.float32)
+    ink = (1 - below) * top + below * bottom  # (size, 1, 3)
+    background = _background(scene)
+    frames = background + masks[..., None] * (ink - background)  # (F, size, size, 3)
+    return np.clip(frames + 0.5, 0, 255).astype(np.uint8)
 
 
 def video_codec() -> str:
-    """The encoder at hand: H.264, else MPEG-4."""
-    import av
-
+    """The encoder to use: H.264, else MPEG-4."""
     for name in ("libx264", "mpeg4"):
         if name in av.codecs_available:
             return name
@@ -201,9 +197,7 @@ def video_codec() -> str:
 
 
 def write_video(path: Path, frames: np.ndarray, codec: str) -> None:
-    """Write uint8 (F, H, W, 3) RGB frames as mp4, each coded on its own; H and W even. Appears whole or not at all."""
-    import av
-
+    """Write uint8 (F, H, W, 3) RGB frames as mp4, whole or not at all, each frame coded on its own; H and W even."""
     options = {"libx264": {"preset": "veryfast", "qp": "18", "bf": "0"}, "mpeg4": {"qmin": "3", "qmax": "3"}}[codec]
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
@@ -235,9 +229,9 @@ def _make_scene(
     split, number, num_videos = job
     missing = [v for v in (2 * number, 2 * number + 1) if v < num_videos and not (out / video_path(split, v)).exists()]
     if missing:
-        film = render(scene_of(split, number, seed=seed, size=size, frames=frames))
+        forwards = render(scene_of(split, number, seed=seed, size=size, frames=frames))
         for video in missing:
-            write_video(out / video_path(split, video), film[::-1] if video % 2 else film, codec)
+            write_video(out / video_path(split, video), forwards[::-1] if video % 2 else forwards, codec)
     return len(missing)
 
 
@@ -246,23 +240,21 @@ def _check_options(out: Path, options: dict) -> None:
     path = out / "moving_digits.json"
     text = json.dumps(options, indent=1)
     if path.exists() and read_text(path).strip() != text:
-        raise InputError(f"{shown(out)} holds moving digits made with other options ({path.name}): give another --out")
+        raise InputError(f"{out} holds moving digits made with other options ({path.name}): give another --out")
     write_lines(path, [text])
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Make the moving digits: videos whose classes differ in direction only."
-    )
-    parser.add_argument("--out", default="data/moving_digits/videos", help="folder to make (default: %(default)s)")
-    parser.add_argument("--train", type=at_least(0), default=2400, metavar="N", help="training videos (%(default)s)")
-    parser.add_argument("--val", type=at_least(0), default=480, metavar="N", help="validation videos (%(default)s)")
-    parser.add_argument("--size", type=at_least(16), default=80, help="pixels a side, even (%(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
+    parser.add_argument("--out", default="data/moving_digits/videos", help="folder to write")
+    parser.add_argument("--train", type=at_least(0), default=2400, metavar="N", help="training videos")
+    parser.add_argument("--val", type=at_least(0), default=480, metavar="N", help="validation videos")
+    parser.add_argument("--size", type=at_least(16), default=80, help="pixels a side, even")
     # Not 32: where segments divide the frames, the middle of a segment is not its own mirror image.
     parser.add_argument(
-        "--frames", type=at_least(2), nargs=2, default=(24, 31), metavar=("MIN", "MAX"), help="frames a video (24 31)"
+        "--frames", type=at_least(2), nargs=2, default=[24, 31], metavar=("MIN", "MAX"), help="frames a video"
     )
-    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of all random choices")
     add_jobs_option(parser)
     return parser.parse_args(argv)
 
@@ -276,21 +268,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--frames {args.frames[0]} {args.frames[1]}: the first must not be the larger")
     out, codec, frames = Path(args.out), video_codec(), tuple(args.frames)
     num_videos = {"train": args.train, "val": args.val}
-    try:
-        for split, videos in num_videos.items():
-            for video in range(min(videos, len(CLASSES))):
-                (out / video_path(split, video)).parent.mkdir(parents=True, exist_ok=True)
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{shown(out)}: cannot be made: {error.strerror}") from None
     _check_options(out, {"seed": args.seed, "size": args.size, "frames": list(frames), "codec": codec})
+    for split, videos in num_videos.items():
+        for video in range(min(videos, len(CLASSES))):
+            (out / video_path(split, video)).parent.mkdir(parents=True, exist_ok=True)
     jobs = [(split, scene, videos) for split, videos in num_videos.items() for scene in range((videos + 1) // 2)]
     _digits(), _photos()  # loaded once, shared by the workers
     work = functools.partial(_make_scene, out=out, seed=args.seed, size=args.size, frames=frames, codec=codec)
     results = run_jobs(work, jobs, jobs=args.jobs, label="moving digits (scenes)")
     status = report("scenes ready", [f"{split} scene {number}" for split, number, _ in jobs], results)
     videos = f"{counted(args.train, 'training video')}, {counted(args.val, 'validation video')}"
-    print(f"{shown(out)}: {videos} of {len(CLASSES)} classes ({codec})")
+    print(escaped(f"{out}: {videos} of {len(CLASSES)} classes ({codec})"))
     return status
 
 

@@ -1,6 +1,8 @@
-"""Parameters and FLOPs of TSN and TSM side by side: python tools/model_info.py resnet50 --num_segments 8
+"""Parameters and FLOPs of TSN and TSM side by side, by torch's flop counter.
 
-The shift moves data only, so both are the same for both nets.
+    python tools/model_info.py resnet50 --num_segments 8
+
+The shift only moves data, so both are the same for both nets.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ops.common.errors import counted, run_command
 from ops.common.modality import MODALITIES
 from ops.models import TSN
+from ops.network.backbones import BACKBONES
+from ops.opts import ShowDefaults
 
 
 @dataclass(frozen=True)
@@ -39,25 +42,23 @@ def measure(name: str, model: TSN) -> ModelCost:
     side = model.input_size
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, model.num_segments * model.segment_channels, side, side))
-    return ModelCost(name, count_parameters(model), counter.get_total_flops())
-
-
-def count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    return ModelCost(name, sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Parameters and FLOPs of TSN and TSM, by torch's flop counter.")
-    parser.add_argument("arch", nargs="?", default="resnet50")
-    parser.add_argument("--num_segments", type=int, default=8)
-    parser.add_argument("--num_class", type=int, default=400)
-    parser.add_argument("--modality", choices=MODALITIES, default="RGB")
-    parser.add_argument("--input_size", type=int, default=224)
-    parser.add_argument("--shift_div", type=int, default=8)
-    parser.add_argument("--shift_place", default="blockres")
-    parser.add_argument("--online", action="store_true")
-    parser.add_argument("--temporal_pool", action="store_true")
-    parser.add_argument("--non_local", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
+    parser.add_argument(
+        "arch", nargs="?", default="resnet50", help="one of " + ", ".join(BACKBONES) + " (default: resnet50)"
+    )
+    parser.add_argument("--num_segments", type=int, default=8, help="frames a clip")
+    parser.add_argument("--num_class", type=int, default=400, help="classes")
+    parser.add_argument("--modality", choices=MODALITIES, default="RGB", help="input")
+    parser.add_argument("--input_size", type=int, default=224, help="side of a frame in pixels")
+    parser.add_argument("--shift_div", type=int, default=8, help="1/N of the channels each way")
+    parser.add_argument("--shift_place", default="blockres", help="blockres or block")
+    parser.add_argument("--online", action="store_true", help="shift from the past only")
+    parser.add_argument("--temporal_pool", action="store_true", help="halve the frames before the second stage")
+    parser.add_argument("--non_local", action="store_true", help="add non-local blocks")
     parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     args = parser.parse_args(argv)
 

@@ -8,7 +8,7 @@ import glob
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ops.common.errors import InputError
@@ -74,6 +74,16 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Write a whole UTF-8 file, line ends as they are, or nothing; errors as `atomic_path`."""
     atomic_write_bytes(path, text.encode())
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write a text file, whole or not at all; a missing folder is made, bytes of odd file names stay. InputError."""
+    data = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(path, data)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -164,14 +164,3 @@ def submission_lines(result: Scores, class_names: Sequence[str] | None, *, top5:
         else:
             lines.append(f"{name};{class_names[best[0]] if class_names else best[0]}")
     return lines
-
-
-def write_lines(lines: Sequence[str], path: str | Path) -> None:
-    """Write a text file; nothing half-written is left behind."""
-    try:
-        with atomic_path(path) as temporary:
-            Path(temporary).write_text(
-                "".join(f"{line}\n" for line in lines), encoding="utf-8", errors="surrogateescape"
-            )
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error

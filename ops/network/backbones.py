@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,10 @@ from archs.bn_inception import bninception
 from archs.mobilenet_v2 import mobilenet_v2
 from ops.checkpoint.file import load_checkpoint
 from ops.checkpoint.weights import average_input_channels, first_conv_name, fit_state_dict
+from ops.common.download import download_timeout
 from ops.common.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-DOWNLOAD_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -119,17 +116,6 @@ def build_backbone(arch: str, pretrain: str, frame_channels: int | None = None) 
     return net
 
 
-@contextmanager
-def _download_timeout() -> Iterator[None]:
-    """torch.hub sets none, and would wait forever for a host that does not answer."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def imagenet_state_dict(arch: str) -> dict[str, Tensor]:
     """torchvision's IMAGENET1K_V1 weights, downloaded once into torch.hub's cache.
 
@@ -148,7 +134,7 @@ def imagenet_state_dict(arch: str) -> dict[str, Tensor]:
         hash_prefix = name.removesuffix(".pth").rsplit("-", 1)[1]  # resnet50-0676ba61.pth
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _download_timeout():
+            with download_timeout():
                 torch.hub.download_url_to_file(url, str(path), hash_prefix)
         except Exception as error:  # no network, a wrong hash, a full disk: the way out is the same
             raise InputError(

@@ -19,8 +19,9 @@ import torch
 import main
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.common.errors import InputError
+from ops.common.files import write_lines
 from ops.evaluation.plots import confusion_png
-from ops.evaluation.scores import Scores, write_lines
+from ops.evaluation.scores import Scores
 from ops.training.log import RunLog
 from tests.kill_training import Training
 from tests.training.test_log import read_events
@@ -140,7 +141,7 @@ def test_results_that_do_not_fit_leave_what_was_there(disk):
     scores = Scores([f"video {i}" for i in range(3000)], np.arange(3000) % 30, np.eye(30, dtype=np.float32)[[0] * 3000])
     writers = {
         "scores.npz": lambda path: scores.save(path),
-        "predictions.csv": lambda path: write_lines(scores.names, path),
+        "predictions.csv": lambda path: write_lines(path, scores.names),
         "confusion.png": lambda path: confusion_png(matrix, None, path),
         "weights.pth": lambda path: save_checkpoint({"state_dict": {"w": torch.zeros(10**5)}}, path),
     }

@@ -1,4 +1,4 @@
-"""Jobs over processes: one bad file costs that file and nothing else."""
+"""Jobs over processes: one bad file costs that file and nothing else; what the tools read and print."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import time
 import pytest
 
 from ops.common.errors import InputError
+from ops.common.files import write_lines
 from tests.helpers import PROJECT
-from tools import common
-from tools.common import Failure, run_jobs
+from tools.shared.files import find_videos, numbered_lines, read_text
+from tools.shared.jobs import Failure, run_jobs
+from tools.shared.report import report
 
 
 def work(item):
@@ -56,11 +58,12 @@ def test_a_hanging_item_runs_out_of_time(jobs):
     assert time.monotonic() - start < 20
 
 
-def test_workers_end_when_the_parent_is_killed():
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(number):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.test_tools_common import announce\n"
-        "from tools.common import run_jobs\n"
+        "from tests.tools.test_jobs import announce\n"
+        "from tools.shared.jobs import run_jobs\n"
         "run_jobs(announce, [0, 1], jobs=2, label='x')\n"
     )
     parent = subprocess.Popen(
@@ -68,7 +71,7 @@ def test_workers_end_when_the_parent_is_killed():
     )
     with parent:
         workers = [int(parent.stdout.readline()) for _ in range(2)]
-        parent.kill()
+        parent.send_signal(number)
     deadline = time.monotonic() + 15
     while any(map(is_running, workers)):
         assert time.monotonic() < deadline, "workers outlive their parent"
@@ -90,25 +93,27 @@ def is_running(pid):
 
 
 def test_report_names_what_failed_and_sets_the_status(capsys):
-    assert common.report("done", ["a", "b\n\udc80"], [1, Failure("why")]) == 1
+    assert report("done", ["a", "b\n\udc80", *range(50)], [1, *[Failure("why")] * 51]) == 1
     out, err = capsys.readouterr()
-    assert out == "done: 1 of 2\n"
-    assert err == "failed: b\\n\\udc80: why\n"
-    assert common.report("done", ["a"], [1]) == 0
+    assert out == "done: 1 of 52\n"
+    assert err.startswith("failed: b\\n\\udc80: why\nfailed: 0: why\n") and err.endswith(
+        "failed: 48: why\n... and 1 more\n"
+    )
+    assert report("done", ["a"], [1]) == 0
 
 
 def test_text_files(tmp_path):
     path = tmp_path / "new" / "list.txt"
-    common.write_lines(path, ["a b", "ü"])
-    assert path.read_bytes() == "a b\nü\n".encode()
+    write_lines(path, ["a b", "ü", "\udcff"])
+    assert path.read_bytes() == "a b\nü\n".encode() + b"\xff\n"
     (tmp_path / "dos.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo")
-    assert list(common.numbered_lines(tmp_path / "dos.txt")) == [(1, "one"), (3, "two")]
+    assert list(numbered_lines(tmp_path / "dos.txt")) == [(1, "one"), (3, "two")]
     (tmp_path / "latin.txt").write_bytes(b"abc\xff")
     for name, message in (("latin.txt", "not a UTF-8 text file"), ("none.txt", "no such file"), (".", "directory")):
         with pytest.raises(InputError, match=message):
-            common.read_text(tmp_path / name)
-    with pytest.raises(InputError, match="cannot be written"):
-        common.write_lines(tmp_path / "dos.txt" / "x", ["a"])
+            read_text(tmp_path / name)
+    with pytest.raises(InputError, match="cannot write"):
+        write_lines(tmp_path / "dos.txt" / "x", ["a"])
 
 
 def test_find_videos_looks_at_suffixes_and_leaves_out_hidden_files(tmp_path):
@@ -116,4 +121,4 @@ def test_find_videos_looks_at_suffixes_and_leaves_out_hidden_files(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert [path.as_posix() for path in common.find_videos(tmp_path)] == ["a/-x.webm", "b/2.MP4", "top.avi"]
+    assert [path.as_posix() for path in find_videos(tmp_path)] == ["a/-x.webm", "b/2.MP4", "top.avi"]

@@ -9,7 +9,8 @@ from PIL import Image
 from ops.common.errors import InputError
 from ops.data.sources import VideoFile
 from tests.helpers import make_frames, make_video, run_cli
-from tools import extraction, vid2img_kinetics, vid2img_sthv2
+from tools import vid2img_kinetics, vid2img_sthv2
+from tools.shared import extraction
 
 ODD_NAMES = ['it\'s "odd"', "$(touch owned)", "-rf", "ünï cödé", "a;b|c&d", "100%d", "a...", "concat:x"]
 
@@ -82,7 +83,7 @@ def test_second_run_redoes_only_what_is_half_done(tmp_path, capsys):
     (extraction.partial_folder(half) / "img_00009.jpg").touch()
     capsys.readouterr()
     assert extract(tmp_path / "v", tmp_path / "o") == 0
-    assert capsys.readouterr().out == "frames written: 4 (videos done before: 2)\nvideos extracted: 3 of 3\n"
+    assert capsys.readouterr().out == "frames written: 4 (videos finished before: 2)\nvideos extracted: 3 of 3\n"
     assert (done / "img_00001.jpg").stat().st_mtime_ns == stamp
     assert len(names(half)) == 4 and names(tmp_path / "o/c") == ["a", "b", "c"]
     assert extract(tmp_path / "v", tmp_path / "o", "--overwrite", "--height", "20") == 0
@@ -126,11 +127,9 @@ def test_too_long_a_video_is_refused(tmp_path, capsys):
 def test_two_videos_never_share_a_folder(tmp_path, capsys):
     make_video(tmp_path / "v/c/x.avi", make_frames(2))
     make_video(tmp_path / "v/c/x.mp4", make_frames(3))
-    make_video(tmp_path / "v/c.mp4", make_frames(4))
     assert extract(tmp_path / "v", tmp_path / "o") == 1
     err = capsys.readouterr().err
     assert "c/x.mp4: its frames would share a folder with those of x.avi" in err
-    assert "c.mp4: its frames would lie among the folders of c/" in err
     assert len(names(tmp_path / "o/c/x")) == 2 and names(tmp_path / "o/c") == ["x"]
 
 
@@ -140,12 +139,6 @@ def test_overwriting_never_removes_folders(tmp_path, capsys):
     assert extract(tmp_path / "v", tmp_path / "o", "--overwrite") == 1
     assert "not replaced" in capsys.readouterr().err
     assert names(tmp_path / "o/c/x") == ["precious"] and names(tmp_path / "o/c") == ["x"]
-
-
-def test_names_too_long_for_a_folder(tmp_path, capsys):
-    make_video(tmp_path / "x.mp4", make_frames(2)).rename(_parent(tmp_path / "v/c") / ("n" * 250 + ".mp4"))
-    assert extract(tmp_path / "v", tmp_path / "o") == 1
-    assert "rename it" in capsys.readouterr().err
 
 
 def test_wrong_roots_are_one_line(tmp_path):
@@ -174,5 +167,5 @@ def test_sthv2(tmp_path):
     assert names(tmp_path / "o/78687") == [f"{i:06d}.jpg" for i in range(1, 5)]
     assert size(tmp_path / "o/78687/000001.jpg")[1] == 256
     (tmp_path / "v/78687.webm").unlink()
-    with pytest.raises(InputError, match=r"no \.webm files"):
+    with pytest.raises(InputError, match=r"no videos \(\.webm\)"):
         vid2img_sthv2.main([str(tmp_path / "v"), str(tmp_path / "o")])

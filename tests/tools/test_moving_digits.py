@@ -1,4 +1,4 @@
-"""The moving digits: nothing but the order of the frames tells the two classes of a pair apart."""
+"""The moving digits: only the order of the frames tells the two classes of a pair apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from sklearn.datasets import load_digits
 
 from ops.common.errors import InputError
 from ops.data.sampling import val_indices
+from ops.evaluation.scores import Scores
 from tools import make_moving_digits as digits
+from tools.compare_reversed import count_turned
 
 
 def scene(number, split="train", seed=0):
@@ -24,18 +26,18 @@ def decode(path):
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def centre_of_change(film):
+def centre_of_change(frames):
     """(x, y) of what differs from the median picture, for each frame."""
-    difference = np.abs(film.astype(int) - np.median(film, axis=0).astype(int)).sum(-1).astype(float)
+    difference = np.abs(frames.astype(int) - np.median(frames, axis=0).astype(int)).sum(-1).astype(float)
     mass = difference.sum((1, 2))
-    y, x = np.mgrid[0 : film.shape[1], 0 : film.shape[2]]
+    y, x = np.mgrid[0 : frames.shape[1], 0 : frames.shape[2]]
     return np.stack([(difference * x).sum((1, 2)) / mass, (difference * y).sum((1, 2)) / mass], axis=1)
 
 
-def digit_mask(film, scene_):
+def digit_mask(frames, scene_):
     """Pixels unlike the background alone, (F, H, W)."""
     still = digits._background(scene_)
-    return np.abs(film - still[None]).sum(-1) > 60
+    return np.abs(frames - still[None]).sum(-1) > 60
 
 
 @pytest.fixture(scope="module")
@@ -60,27 +62,25 @@ def test_every_class_gets_the_same_number_of_videos(small_set):
 def test_decoded_videos_of_a_pair_are_each_others_exact_reversal(small_set):
     # After coding and decoding: so compression cannot tell the direction either.
     for number in range(8):
-        forwards, backwards = (decode(small_set / digits.video_path("train", 2 * number + side)) for side in (0, 1))
-        assert (
-            digits.TIME_REVERSED[digits.video_path("train", 2 * number).parts[1]]
-            == (digits.video_path("train", 2 * number + 1).parts[1])
-        )
+        first, second = (digits.video_path("train", 2 * number + side) for side in (0, 1))
+        assert digits.TIME_REVERSED[first.parts[1]] == second.parts[1]
+        forwards, backwards = decode(small_set / first), decode(small_set / second)
         assert 24 <= len(forwards) <= 31
         np.testing.assert_array_equal(forwards, backwards[::-1])
 
 
 def test_mpeg4_is_symmetric_in_time_too(tmp_path):
-    film = digits.render(scene(0))
-    digits.write_video(tmp_path / "a.mp4", film, "mpeg4")
-    digits.write_video(tmp_path / "b.mp4", film[::-1], "mpeg4")
+    frames = digits.render(scene(0))
+    digits.write_video(tmp_path / "a.mp4", frames, "mpeg4")
+    digits.write_video(tmp_path / "b.mp4", frames[::-1], "mpeg4")
     np.testing.assert_array_equal(decode(tmp_path / "a.mp4"), decode(tmp_path / "b.mp4")[::-1])
 
 
 def test_decoded_video_shows_what_was_rendered(small_set):
-    film = digits.render(digits.scene_of("train", 0, seed=0, size=32, frames=(24, 31)))
+    frames = digits.render(digits.scene_of("train", 0, seed=0, size=32, frames=(24, 31)))
     decoded = decode(small_set / digits.video_path("train", 0))
-    assert decoded.shape == film.shape
-    assert np.abs(decoded.astype(int) - film).mean() < 6  # what 4:2:0 and the quantiser take
+    assert decoded.shape == frames.shape
+    assert np.abs(decoded.astype(int) - frames).mean() < 6  # what 4:2:0 and the quantiser take
 
 
 @pytest.mark.parametrize("num_frames", range(24, 32))
@@ -91,8 +91,8 @@ def test_frames_that_validation_samples_are_the_same_backwards(num_frames):
 
 @pytest.mark.parametrize("number", range(8))
 def test_moves_go_where_the_class_says(number):
-    film = digits.render(scene(number))
-    centres = centre_of_change(film)
+    frames = digits.render(scene(number))
+    centres = centre_of_change(frames)
     (dx, dy), kind = centres[-4:].mean(0) - centres[:4].mean(0), digits.PAIRS[number % 4][0]
     if kind == "moves_right":
         assert dx > 6 > abs(dy)
@@ -100,14 +100,17 @@ def test_moves_go_where_the_class_says(number):
         assert dy > 6 > abs(dx)
 
 
+def areas(scene_):
+    """Pixels of the digit in each frame."""
+    return digit_mask(digits.render(scene_), scene_).sum((1, 2))
+
+
 def test_growing_grows_and_turning_keeps_the_size():
     for number in range(2, 40, 4):
-        scene_ = scene(number)
-        area = digit_mask(digits.render(scene_), scene_).sum((1, 2))
+        area = areas(scene(number))
         assert area[-3:].mean() > 1.5 * area[:3].mean()
     for number in range(3, 43, 4):
-        scene_ = scene(number)
-        area = digit_mask(digits.render(scene_), scene_).sum((1, 2))
+        area = areas(scene(number))
         assert area.max() < 1.6 * area.min()
 
 
@@ -129,7 +132,7 @@ def test_swapping_start_and_end_is_playing_backwards(number):
     assert np.percentile(difference, 99.9) <= 2  # rounding of the mask
 
 
-def test_the_digit_is_in_view_at_mid_film():
+def test_the_digit_is_in_view_half_way():
     middles = np.array([(np.array(s.start) + np.array(s.end)) / 2 for s in map(scene, range(200))])
     assert (middles[:, :2] > 0.3).all() and (middles[:, :2] < 0.7).all()
 
@@ -178,3 +181,16 @@ def test_refuses(tmp_path, options, message):
     digits.main(base)
     with pytest.raises(InputError, match=message):
         digits.main([*base, *options])
+
+
+def scores_of(answers, names):
+    return Scores(names, np.zeros(len(answers), np.int64), np.eye(len(digits.CLASSES), dtype=np.float32)[answers])
+
+
+def test_turned_answers_are_counted_in_any_order_of_the_videos():
+    grows, shrinks, up = (digits.CLASSES.index(name) for name in ("grows", "shrinks", "moves_up"))
+    forwards = scores_of([grows, shrinks, up], ["a", "b", "c"])
+    backwards = scores_of([up, shrinks, shrinks], ["c", "b", "a"])  # a turned; b and c stayed
+    assert count_turned(forwards, backwards) == 1
+    with pytest.raises(InputError, match="same videos"):
+        count_turned(scores_of([0], ["a"]), scores_of([0], ["b"]))

@@ -1,10 +1,8 @@
 """The evaluation benchmarks run, and compare like with like (`check_same` raises otherwise)."""
 
-import pytest
 import torch
 
 from benchmarks import evaluate, scaling
-from ops.common.errors import InputError
 from ops.temporal_shift import TemporalShift
 
 
@@ -17,7 +15,7 @@ def test_evaluate_prints_a_row_for_each_program(capsys):
 
 
 def test_the_textbook_net_has_no_shift_of_ours():
-    options = evaluate.ModelOptions(dataset="any", arch="resnet18", num_segments=2, num_class=3, is_shift=True)
+    options = evaluate.shift_options("resnet18", 2, 32)
     model = evaluate.build_model(options).eval()
     textbook = evaluate.textbook_net(model)
     assert not any(isinstance(module, TemporalShift) for module in textbook.modules())
@@ -30,9 +28,3 @@ def test_scaling_rows_compare_with_the_base():
     names = {scaling.BASE: "base", (16, 3, 1): "more"}
     rows = scaling.make_rows({"base": [1.0, 2.0, 1.0], "more": [6.0, 12.0, 5.0]}, list(names), names)
     assert rows == [[8, 1, 1, "1000", "1.00x", "1x"], [16, 3, 1, "6000", "6.00x", "6x"]]
-
-
-@pytest.mark.parametrize("module", [evaluate, scaling])
-def test_impossible_options(module):
-    with pytest.raises(InputError, match="--rounds is 1 or more"):
-        module.main(["--rounds", "0"])

@@ -17,7 +17,7 @@ from ops.models import build_model
 from tests.helpers import make_frame_folder, make_list
 from tools.early_recognition import (
     SHARES,
-    Played,
+    Streamed,
     accuracy_at,
     fed_frames,
     main,
@@ -26,9 +26,9 @@ from tools.early_recognition import (
 )
 
 
-def played(label: int, scores: list[list[float]], *, num_frames: int, stride: int) -> Played:
+def streamed(label: int, scores: list[list[float]], *, num_frames: int, stride: int) -> Streamed:
     positions = fed_frames(num_frames, stride)
-    return Played(label, num_frames, positions, np.array(scores, np.float32), np.zeros(2, np.float32))
+    return Streamed(label, num_frames, positions, np.array(scores, np.float32), np.zeros(2, np.float32))
 
 
 def test_frames_are_fed_as_far_apart_as_in_training() -> None:
@@ -38,16 +38,16 @@ def test_frames_are_fed_as_far_apart_as_in_training() -> None:
 
 
 def test_number_of_answers_by_a_share_of_the_video() -> None:
-    video = played(0, [[0, 0]] * 4, num_frames=10, stride=3)  # frames 1, 4, 7 and 10 of 10
+    video = streamed(0, [[0, 0]] * 4, num_frames=10, stride=3)  # frames 1, 4, 7 and 10 of 10
     assert [num_answers(video, share) for share in SHARES] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
-    short = played(0, [[0, 0]], num_frames=1, stride=3)
+    short = streamed(0, [[0, 0]], num_frames=1, stride=3)
     assert num_answers(short, 10) == 1
 
 
 def test_accuracy_by_the_mean_so_far_and_by_the_last_frame() -> None:
     # The mean of class 1 leads from the second frame on; the third frame alone says class 0.
-    first = played(1, [[1, 0], [0, 3], [2, 1]], num_frames=6, stride=2)  # seen after 1/6, 3/6, 5/6
-    second = played(0, [[1, 0], [1, 0], [1, 0]], num_frames=6, stride=2)
+    first = streamed(1, [[1, 0], [0, 3], [2, 1]], num_frames=6, stride=2)  # seen after 1/6, 3/6, 5/6
+    second = streamed(0, [[1, 0], [1, 0], [1, 0]], num_frames=6, stride=2)
     both = [first, second]
     assert [accuracy_at(both, share, mean=True) for share in (17, 50, 84, 100)] == [50, 100, 100, 100]
     assert [accuracy_at(both, share, mean=False) for share in (17, 50, 84, 100)] == [50, 100, 50, 50]

@@ -1,0 +1,51 @@
+"""Text files and folders of videos, as the tools read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ops.common.errors import InputError
+from ops.data.lists import VIDEO_EXTENSIONS
+
+VIDEO_SUFFIXES = frozenset(VIDEO_EXTENSIONS)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file (a byte-order mark is dropped); InputError if it cannot be read as that."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path}: {'no such file' if not Path(path).exists() else error.strerror}") from None
+
+
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line) of each line of a text file that is not blank."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def existing_folder(path: str | Path, what: str) -> Path:
+    """`path` as a Path, if it is a folder; else InputError that says what the folder was to hold."""
+    path = Path(path)
+    if not path.is_dir():
+        kind = "is not a folder" if path.exists() else "does not exist"
+        raise InputError(f"{path} {kind}: give the folder of {what}")
+    return path
+
+
+def find_videos(root: Path) -> list[Path]:
+    """All video files below `root` (by their suffix), sorted, as paths relative to it; hidden ones are left out."""
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(folder, name).relative_to(root)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+        ]
+    return sorted(found, key=lambda path: path.as_posix())
