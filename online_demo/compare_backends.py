@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from online_demo.backends import BACKENDS, MAX_DIFFERENCE, TorchBackend, compare, make_backend
+from online_demo.backends.base import BACKENDS, MAX_DIFFERENCE, TorchBackend, compare, make_backend
+from online_demo.camera.sources import Source, open_source, used_frames
 from online_demo.model import DemoModel, load_model
-from online_demo.sources import Source, open_source, used_frames
 from ops.common.errors import InputError, at_least, run_command
 
 

@@ -22,10 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from online_demo.backends import TorchBackend
-from online_demo.model import DemoModel, load_model
-from online_demo.targets import TARGETS, TargetSpec, find_target, tuning_name
-from online_demo.tvm_build import (
+from online_demo.backends.base import TorchBackend
+from online_demo.backends.tvm_build import (
     RECORD_FILES,
     TUNING_FOLDER,
     check_host_compiler,
@@ -40,7 +38,9 @@ from online_demo.tvm_build import (
     quiet,
     tvm_errors,
 )
-from online_demo.tvm_runtime import run_check, write_check
+from online_demo.backends.tvm_runtime import run_check, write_check
+from online_demo.backends.tvm_targets import TARGETS, TargetSpec, find_target, tuning_name
+from online_demo.model import DemoModel, load_model
 from ops.common.errors import InputError, at_least, run_command
 from ops.common.files import atomic_path, atomic_write_text
 
@@ -108,7 +108,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run_tuning(mod: Any, target: Any, args: argparse.Namespace, *, old_record: Path | None, new_record: Path) -> None:
     """Search, and keep the best of each task in the record."""
-    from online_demo.tuning import keep_best, start_from, tune
+    from online_demo.backends.tvm_tuning import keep_best, start_from, tune
 
     with tempfile.TemporaryDirectory() as temporary:
         work_dir = args.work_dir or Path(temporary)

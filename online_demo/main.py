@@ -16,17 +16,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from online_demo.backends import BACKENDS, Backend, make_backend
-from online_demo.capture import Capture, Captured
-from online_demo.draw import Canvas
+from online_demo.backends.base import BACKENDS, Backend, make_backend
+from online_demo.camera.capture import Capture, Captured
+from online_demo.camera.sources import CHOICES, TIMEOUT_S, Source, open_source
 from online_demo.gestures import PLAIN, rules_for
 from online_demo.model import DemoModel, load_model
-from online_demo.outputs import JsonLines, Output, Shown, check_video_path, open_video_output
 from online_demo.recognizer import Recognizer, Result
-from online_demo.serve import BROWSER, PageServer, parse_address
+from online_demo.show.draw import Canvas
+from online_demo.show.outputs import JsonLines, Output, Shown, check_video_path, open_video_output
+from online_demo.show.window import Window, check_display
 from online_demo.smoothing import SCORE_WINDOW, SmoothingOptions
-from online_demo.sources import CHOICES, TIMEOUT_S, Source, open_source
-from online_demo.window import Window, check_display
+from online_demo.web.serve import BROWSER, PageServer, parse_address
 from ops.common.errors import InputError, at_least, run_command
 from ops.common.signals import StopSignals
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from online_demo.backends import Backend
+from online_demo.backends.base import Backend
 from online_demo.model import DemoModel
 from online_demo.smoothing import Smoother, SmoothingOptions
 

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from online_demo.backends import BACKENDS, make_backend
+from online_demo.backends.base import BACKENDS, make_backend
+from online_demo.camera.sources import TIMEOUT_S, sample_source
 from online_demo.main import run_source
 from online_demo.model import DEFAULT_WEIGHTS, load_model
-from online_demo.outputs import Shown
 from online_demo.recognizer import Recognizer
+from online_demo.show.outputs import Shown
 from online_demo.smoothing import SmoothingOptions
-from online_demo.sources import TIMEOUT_S, sample_source
 from ops.common.errors import InputError, run_command
-from tests.demo_helpers import save_random
+from tests.online_demo.helpers import save_random
 
 MIN_ROWS = 8  # so that a quarter has two
 RSS_SHARE, RSS_BYTES = 0.02, 4 << 20  # growth that is allowed, both together

@@ -26,12 +26,12 @@ import pytest
 import torch
 from PIL import Image
 
-from online_demo import incoming, serve, watching
+from online_demo.camera.sources import open_source
 from online_demo.model import load_model
-from online_demo.outputs import Shown
 from online_demo.recognizer import Result
-from online_demo.serve import PageServer
-from online_demo.sources import open_source
+from online_demo.show.outputs import Shown
+from online_demo.web import incoming, serve, watching
+from online_demo.web.serve import PageServer
 from ops.checkpoint.file import ModelOptions, load_checkpoint
 from ops.common.errors import InputError, escaped, is_one_line, run_command
 from ops.data import images
@@ -43,8 +43,8 @@ from ops.dataset_configs import read_class_names
 from ops.evaluation.scores import Scores
 from ops.training.log import RunLog
 from pretrained.download import download
-from tests.demo_helpers import save_random
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video
+from tests.online_demo.helpers import save_random
 from tools import check_dataset, gen_label_kinetics, gen_label_sthv2, predict, vid2img_kinetics
 from tools.lists import VideoFolders
 

@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 
 from online_demo import main as demo
-from online_demo import watching
-from online_demo.backends import TorchBackend
-from online_demo.draw import BAR_HEIGHT, WIDTH
+from online_demo.backends.base import TorchBackend
+from online_demo.camera.sources import FolderSource
 from online_demo.model import load_model
 from online_demo.recognizer import Recognizer
-from online_demo.serve import MAX_BODY_BYTES, PageServer, is_own_name, parse_address
+from online_demo.show.draw import BAR_HEIGHT, WIDTH
 from online_demo.smoothing import SmoothingOptions
-from online_demo.sources import FolderSource
+from online_demo.web import watching
+from online_demo.web.serve import MAX_BODY_BYTES, PageServer, is_own_name, parse_address
 from ops.common.errors import InputError
-from tests.chromium import find_chromium, headless, write_y4m
-from tests.demo_helpers import picture, save_knowing_pictures
+from tests.online_demo.chromium import find_chromium, headless, write_y4m
+from tests.online_demo.helpers import picture, save_knowing_pictures
 
 
 @pytest.fixture(scope="module")

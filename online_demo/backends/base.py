@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from online_demo.cache import cached_file, load_kept, versions
+from online_demo.backends.cache import cached_file, load_kept, versions
+from online_demo.backends.tvm_runtime import MAX_DIFFERENCE, Library
 from online_demo.model import DemoModel
-from online_demo.tvm_runtime import MAX_DIFFERENCE, Library
 from ops.common.errors import InputError
 
 BACKENDS = ("onnxruntime", "torch", "tvm")
@@ -92,7 +92,7 @@ class TvmBackend:
             import tvm  # noqa: F401
         except ImportError as error:
             raise InputError(f"TVM is not installed ({error}): pip install -r requirements-tvm.txt") from None
-        from online_demo.tvm_build import cached_library
+        from online_demo.backends.tvm_build import cached_library
 
         if path is not None:
             self._library = _open_library(path)
@@ -154,7 +154,7 @@ def make_backend(
         raise InputError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
     check_backend(backend, model)
     if int8_clips:
-        from online_demo.quantize import quantized_backend
+        from online_demo.backends.quantize import quantized_backend
 
         return quantized_backend(model, backend, int8_clips, threads=threads, report=report)
     return backend

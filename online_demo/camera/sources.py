@@ -20,7 +20,7 @@ from ops.data.images import read_rgb_tensor
 from tools.extraction import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published
-SAMPLE = Path(__file__).resolve().parent / "sample.mp4"
+SAMPLE = Path(__file__).resolve().parents[1] / "sample.mp4"
 TIMEOUT_S = 10.0
 EVERY_SECOND = 2
 _FOLDER_FPS = 12.0  # Jester's

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from online_demo.tvm_build import DATABASE_FILES, RECORD_FILES, import_tvm, quiet, unpack_record
+from online_demo.backends.tvm_build import DATABASE_FILES, RECORD_FILES, import_tvm, quiet, unpack_record
 from ops.common.errors import InputError
 from ops.common.files import atomic_write_bytes
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from online_demo.sources import SAMPLE
+from online_demo.camera.sources import SAMPLE
 from ops.common.errors import run_command
 from ops.common.files import atomic_path, atomic_write_text
 from tools.make_moving_digits import FRAMES_PER_SECOND, PAIRS, render, scene_of, video_codec

@@ -18,9 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from online_demo.incoming import Incoming
 from online_demo.recognizer import Recognizer
-from online_demo.watching import MAX_SESSIONS, MAX_VIEWERS, Page, Session, Sessions, decode_jpeg
+from online_demo.web.incoming import Incoming
+from online_demo.web.watching import MAX_SESSIONS, MAX_VIEWERS, Page, Session, Sessions, decode_jpeg
 from ops.common.errors import InputError
 
 BROWSER = "browser"

@@ -16,21 +16,21 @@ from PIL import Image
 
 from online_demo import main as demo
 from online_demo import model as demo_model
-from online_demo.backends import TorchBackend
-from online_demo.capture import Capture
-from online_demo.draw import BAR_HEIGHT, WIDTH, Canvas
+from online_demo.backends.base import TorchBackend
+from online_demo.camera.capture import Capture
+from online_demo.camera.sources import SAMPLE, FolderSource, OpenCvSource, open_source
 from online_demo.gestures import JESTER_CLASSES
 from online_demo.model import load_model
 from online_demo.recognizer import Recognizer, softmax
+from online_demo.show.draw import BAR_HEIGHT, WIDTH, Canvas
+from online_demo.show.window import Window
 from online_demo.smoothing import SmoothingOptions
-from online_demo.sources import SAMPLE, FolderSource, OpenCvSource, open_source
-from online_demo.window import Window
 from ops.checkpoint.file import load_checkpoint, save_state_dict
 from ops.checkpoint.streaming_layout import to_streaming_layout
 from ops.common.errors import InputError
 from ops.streaming import StreamingTSM
-from tests.demo_helpers import CLASS_NAMES, picture, save_knowing_pictures, save_random
 from tests.helpers import PROJECT, make_frame_folder, make_video, run_cli
+from tests.online_demo.helpers import CLASS_NAMES, picture, save_knowing_pictures, save_random
 
 TORCH = ["--backend", "torch", "--threads", "1"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from online_demo.outputs import Shown
+from online_demo.show.outputs import Shown
 from ops.common.errors import InputError
 from ops.common.opencv import import_cv2
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from online_demo.cache import cached_file, versions
-from online_demo.model import FOLDER, DemoModel
-from online_demo.targets import (
+from online_demo.backends.cache import cached_file, versions
+from online_demo.backends.tvm_targets import (
     CROSS_COMPILER,
     TargetSpec,
     cpu_description,
@@ -25,6 +24,7 @@ from online_demo.targets import (
     find_target,
     tuning_name,
 )
+from online_demo.model import FOLDER, DemoModel
 from ops.common.errors import InputError
 
 TUNING_FOLDER = FOLDER / "tuning"

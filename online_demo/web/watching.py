@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from online_demo.outputs import Shown
 from online_demo.recognizer import Recognizer
+from online_demo.show.outputs import Shown
 from ops.common.errors import InputError
 from ops.data.images import check_scans
 

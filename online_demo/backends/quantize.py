@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from online_demo.backends import Backend, OnnxRuntimeBackend, compare, exported_onnx, import_onnxruntime
-from online_demo.cache import cached_file, versions
+from online_demo.backends.base import Backend, OnnxRuntimeBackend, compare, exported_onnx, import_onnxruntime
+from online_demo.backends.cache import cached_file, versions
+from online_demo.camera.sources import open_source, used_frames
 from online_demo.model import DemoModel
-from online_demo.sources import open_source, used_frames
 from ops.common.errors import InputError
 
 MAX_FRAMES = 300  # of all clips together; a third of each is kept for the comparison

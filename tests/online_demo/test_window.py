@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageGrab
 
-from online_demo.draw import BAR_HEIGHT, WIDTH
-from online_demo.window import Window
+from online_demo.show.draw import BAR_HEIGHT, WIDTH
+from online_demo.show.window import Window
 from ops.common.errors import InputError
-from tests.demo_helpers import picture, save_knowing_pictures
 from tests.helpers import PROJECT
+from tests.online_demo.helpers import picture, save_knowing_pictures
 
 SCREEN = (1024, 768)
 

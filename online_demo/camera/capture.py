@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from online_demo.sources import TIMEOUT_S, Source
+from online_demo.camera.sources import TIMEOUT_S, Source
 from ops.common.errors import InputError
 
 _LOOK_UP_S = 0.2

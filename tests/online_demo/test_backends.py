@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from online_demo import backends, cache, compare_backends
+from online_demo import compare_backends
 from online_demo import compile as compile_command
-from online_demo.backends import BACKENDS, TorchBackend, check_backend, make_backend
-from online_demo.cache import CACHE_VARIABLE, cache_folder, cached_file
+from online_demo.backends import base as backends
+from online_demo.backends import cache
+from online_demo.backends.base import BACKENDS, TorchBackend, check_backend, make_backend
+from online_demo.backends.cache import CACHE_VARIABLE, cache_folder, cached_file
+from online_demo.backends.tvm_runtime import has_cuda_kernels
+from online_demo.backends.tvm_targets import TARGETS, cpu_description, find_target
 from online_demo.model import FOLDER, load_model
-from online_demo.targets import TARGETS, cpu_description, find_target
-from online_demo.tvm_runtime import has_cuda_kernels
 from ops.common.errors import InputError
 from ops.streaming import StreamingTSM
-from tests.demo_helpers import picture, save_random
 from tests.helpers import make_video, run_cli
+from tests.online_demo.helpers import picture, save_random
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +343,7 @@ def test_check_on_a_board_needs_no_other_file(model, tmp_path):
     library.write_bytes(tvm_library(model).read_bytes())
     compile_command.make_check(model, tmp_path / "net.npz")
     script = tmp_path / "tvm_runtime.py"
-    script.write_text((FOLDER / "tvm_runtime.py").read_text())
+    script.write_text((FOLDER / "backends" / "tvm_runtime.py").read_text())
     block = "import sys; sys.modules.update(dict.fromkeys(['ops', 'online_demo', 'cv2'])); sys.argv[1:] = ['net.so']; "
     done = run_cli(["-c", f"{block}sys.path.insert(0, '.'); import tvm_runtime; sys.exit(tvm_runtime.main())"],
                    cwd=tmp_path)  # fmt: skip
@@ -356,6 +358,6 @@ def test_check_on_a_board_needs_no_other_file(model, tmp_path):
 
 
 def tvm_library(model):
-    from online_demo.tvm_build import cached_library
+    from online_demo.backends.tvm_build import cached_library
 
     return cached_library(model)
