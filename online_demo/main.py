@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,9 +27,13 @@ from online_demo.show.draw import Canvas
 from online_demo.show.outputs import JsonLines, Output, Shown, check_video_path, open_video_output
 from online_demo.show.window import Window, check_display
 from online_demo.smoothing import SCORE_WINDOW, SmoothingOptions
-from online_demo.web.serve import BROWSER, PageServer, parse_address
 from ops.common.errors import InputError, at_least, run_command
 from ops.common.signals import StopSignals
+
+if TYPE_CHECKING:
+    from online_demo.web.server import PageServer
+
+BROWSER = "browser"  # the source that is none of ours
 
 _FPS_WINDOW = 30  # frames
 
@@ -174,7 +179,7 @@ def _open_outputs(args: argparse.Namespace, source: Source | None, server: PageS
             stack.callback(window.close)
             outputs.append(window)
         if server is not None:
-            outputs.append(server.page)
+            outputs.append(server)
         if args.output is not None and source is not None:
             outputs.append(stack.enter_context(open_video_output(args.output, source.fps)))
         yield outputs
@@ -199,6 +204,23 @@ def smoothing_options(args: argparse.Namespace, model: DemoModel) -> SmoothingOp
     return SmoothingOptions(score_window=args.score_window, rules=rules, vote=not args.no_vote)
 
 
+def parse_address(text: str) -> tuple[str, int]:
+    """`[HOST:]PORT` -> (host, port); without a host this machine alone. IPv6 as [::1]:8000."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    if not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise InputError(f"--serve {text}: give [HOST:]PORT, such as 8000 or 0.0.0.0:8000")
+    return host, int(port)
+
+
+def _make_server(address: tuple[str, int], make_recognizer: Callable[[], Recognizer]) -> PageServer:
+    try:
+        from online_demo.web.server import PageServer
+    except ImportError as error:
+        raise InputError(f"--serve needs aiohttp ({error}): pip install -r requirements-demo.txt") from None
+    return PageServer(address, make_recognizer)
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -221,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stopped = stack.enter_context(StopSignals(notice=""))
         server = None
         if address is not None:
-            server = stack.enter_context(PageServer(address, lambda: Recognizer(model, backend, smoothing)))
+            server = stack.enter_context(_make_server(address, lambda: Recognizer(model, backend, smoothing)))
             _say(f"page: {server.url}")
         if source is None:
             while not stopped():

@@ -1,5 +1,6 @@
 """The demo's web page: what it serves, what it refuses, and the page itself in a browser."""
 
+import asyncio
 import contextlib
 import http.client
 import io
@@ -17,15 +18,29 @@ from PIL import Image
 from online_demo import main as demo
 from online_demo.backends.base import TorchBackend
 from online_demo.camera.sources import FolderSource
+from online_demo.main import parse_address
 from online_demo.model import load_model
-from online_demo.recognizer import Recognizer
+from online_demo.recognizer import Recognizer, Result
 from online_demo.show.draw import BAR_HEIGHT, WIDTH
+from online_demo.show.outputs import Shown
 from online_demo.smoothing import SmoothingOptions
-from online_demo.web import watching
-from online_demo.web.serve import MAX_BODY_BYTES, PageServer, is_own_name, parse_address
 from ops.common.errors import InputError
+from tests.helpers import PROJECT
 from tests.online_demo.chromium import find_chromium, headless, write_y4m
 from tests.online_demo.helpers import picture, save_knowing_pictures
+
+aiohttp = pytest.importorskip("aiohttp")
+from online_demo.web import server as web  # noqa: E402
+from online_demo.web.server import PageServer, is_own_host  # noqa: E402
+
+HTML = "<img src=x onerror=alert(1)>\"'&</script>"
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+SHOWN = Shown(0, 0.0, Result(HTML, 0, HTML, ((HTML, 1.0),), 1.0), True, 1.0, 1.0, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +54,49 @@ def server(model):
         yield server
 
 
-def jpeg(image, quality=90):
+def jpeg(image, kind="JPEG", **options):
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, kind, quality=90, **options)
     return buffer.getvalue()
 
 
-def ask(server, method, path, body=None, headers=None):
-    """(status, headers, body) of a request."""
+@contextlib.contextmanager
+def asked(server, path, method="GET", headers=None):
+    """The answer to a request, its body not yet read."""
     host, port = server.url.removeprefix("http://").rstrip("/").rsplit(":", 1)
     with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
-        connection.request(method, path, body=body, headers=headers or {})
-        reply = connection.getresponse()
-        return reply.status, reply.headers, reply.read()
+        connection.request(method, path, headers=headers or {})
+        yield connection.getresponse()
 
 
-def post(server, path, body=b""):
-    status, _, text = ask(server, "POST", path, body)
-    return status, json.loads(text)
+def status_of(server, path, **options):
+    with asked(server, path, **options) as reply:
+        return reply.status
+
+
+def send_frames(server, *streams):
+    """Send JPEGs over a WebSocket a stream, in turns; returns the answers of each, None where the server closed it."""
+
+    async def run():
+        async with aiohttp.ClientSession() as client, contextlib.AsyncExitStack() as stack:
+            sockets = [await stack.enter_async_context(client.ws_connect(f"{server.url}camera")) for _ in streams]
+            answers = [[] for _ in streams]
+            for frames in zip(*streams, strict=True):
+                for browser, frame, got in zip(sockets, frames, answers, strict=True):
+                    if not browser.closed:
+                        await browser.send_bytes(frame)
+                    message = await browser.receive(timeout=20)
+                    got.append(message.json() if message.type == aiohttp.WSMsgType.TEXT else None)
+            return answers
+
+    return asyncio.run(run())
+
+
+def wait_until(look, timeout_s=10):
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        assert time.monotonic() < deadline, "not seen in time"
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -68,7 +108,7 @@ def playing(server, model, folder):
     source = FolderSource(folder)
 
     def run():
-        demo.run_source(source, recognizer, [server.page], stopped=stop.is_set, **options)
+        demo.run_source(source, recognizer, [server], stopped=stop.is_set, **options)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -86,7 +126,7 @@ def save_folder(folder, index, num_frames=6):
     return folder
 
 
-# --- the server -------------------------------------------------------------------------------------------------------
+# --- what it serves and refuses ---------------------------------------------------------------------------------------
 
 
 def test_address():
@@ -105,121 +145,129 @@ def test_port_in_use_is_one_line(server):
         PageServer(("127.0.0.1", port), lambda: None)
 
 
-def test_page_comes_with_strict_headers(server):
-    for path, kind, text in (
-        ("/", "text/html", b"page.js"),
-        ("/page.js", "text/javascript", b"getUserMedia"),
-        ("/page.css", "text/css", b"{"),
-    ):
-        status, headers, body = ask(server, "GET", path)
-        assert status == 200
-        assert headers["Content-Type"].startswith(kind)
-        assert text in body
-        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+@pytest.mark.parametrize(
+    ("path", "method", "status", "kind", "text"),
+    [
+        ("/", "GET", 200, "text/html", b"page.js"),
+        ("/", "HEAD", 200, "text/html", b""),
+        ("/page.js", "GET", 200, "text/javascript", b"getUserMedia"),
+        ("/page.css", "GET", 200, "text/css", b"{"),
+        ("/", "POST", 405, "text/plain", b""),
+        ("/stream.mjpg", "HEAD", 405, "text/plain", b""),
+        ("/nothing", "GET", 404, "text/plain", b""),
+        ("/camera", "GET", 400, "text/plain", b""),  # no WebSocket
+    ],
+)
+def test_every_answer_has_strict_headers(server, path, method, status, kind, text):
+    with asked(server, path, method) as reply:
+        assert (reply.status, reply.headers["Content-Type"].split(";")[0]) == (status, kind)
+        assert reply.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert reply.headers["Server"] == "tsm"
+        assert text in reply.read()
 
 
 @pytest.mark.parametrize(
     "path",
     ["/main.py", "/../main.py", "/page/index.html", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/index.html",
-     "/frame", "/page.js/../../serve.py", "file:///etc/passwd", "/?x=/etc/passwd/.."],
+     "/page.js/../../server.py", "file:///etc/passwd", "/page.js/../../../../../etc/passwd"],
 )  # fmt: skip
 def test_no_file_can_be_reached(server, path):
-    status, _, body = ask(server, "GET", path)
-    if path.startswith("/?"):
-        assert b"page.js" in body
-    else:
-        assert (status, json.loads(body)) == (404, {"error": "no such page"})
+    assert status_of(server, path) in (400, 404)
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    ("headers", "is_allowed"),
     [
-        ({"Host": "evil.example:8000"}, 403),  # DNS rebinding
-        ({"Host": "localhost:8000"}, 200),
-        ({"Host": "192.168.1.7"}, 200),
-        ({"Host": "[::1]:8000"}, 200),
-        ({"Host": ""}, 403),
-        ({"Host": "localhost:8000", "Origin": "http://evil.example"}, 403),
-        ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
-        ({"Host": "localhost:8000", "Origin": "null"}, 403),
+        ({"Host": "evil.example:8000"}, False),  # DNS rebinding
+        ({"Host": "localhost:8000"}, True),
+        ({"Host": "192.168.1.7"}, True),
+        ({"Host": "[::1]:8000"}, True),
+        ({"Host": ""}, False),
+        ({"Host": "["}, False),
+        ({"Host": "localhost:8000", "Origin": "http://evil.example"}, False),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, True),
+        ({"Host": "localhost:8000", "Origin": "null"}, False),
     ],
 )
-def test_strange_pages_are_refused(server, headers, status):
-    assert ask(server, "GET", "/", headers=headers)[0] == status
-    assert ask(server, "POST", "/session", b"", headers=headers)[0] == status
+def test_other_sites_pages_are_refused(server, headers, is_allowed):
+    with asked(server, "/", headers=headers) as reply:
+        assert reply.status == (200 if is_allowed else 403)
+        assert "Content-Security-Policy" in reply.headers
+    assert status_of(server, "/camera", headers={**headers, **UPGRADE}) == (101 if is_allowed else 403)
 
 
-def test_own_names():
-    assert is_own_name("127.0.0.1")
-    assert is_own_name("fe80::1%eth0")
-    assert is_own_name(socket.gethostname())
-    assert not is_own_name("localhost.evil.example")
-    assert not is_own_name("")
+def test_own_hosts():
+    assert is_own_host("127.0.0.1:8000")
+    assert is_own_host("[fe80::1%eth0]")
+    assert is_own_host(socket.gethostname())
+    assert not is_own_host("localhost.evil.example")
+
+
+# --- browsers' cameras ------------------------------------------------------------------------------------------------
 
 
 def test_each_browser_has_a_state_of_its_own(server, model):
-    first, second = (post(server, "/session")[1]["session"] for _ in range(2))
-    assert first != second
     alone = Recognizer(model, TorchBackend(model), SmoothingOptions())
-    for _ in range(5):
-        body = jpeg(picture(1))
-        wanted = alone(np.array(Image.open(io.BytesIO(body))))
-        status, result = post(server, f"/frame?session={first}", body)
-        assert status == 200
-        assert (result["label"], result["top"]) == (wanted.label, wanted.to_dict()["top"])
-        assert result["network_ms"] > 0
-        post(server, f"/frame?session={second}", jpeg(picture(4)))
-    assert result["label"] == "picture 1"
-    assert post(server, f"/end?session={first}") == (200, {})
-    status, result = post(server, f"/frame?session={first}", body)
-    assert (status, result) == (410, {"error": "this session is over; begin another one"})
+    frame = jpeg(picture(1))
+    wanted = [alone(np.array(Image.open(io.BytesIO(frame)))) for _ in range(5)]
+    first, _ = send_frames(server, [frame] * 5, [jpeg(picture(4))] * 5)
+    assert [result["label"] for result in first] == [result.label for result in wanted]
+    assert [result["top"] for result in first] == [result.to_dict()["top"] for result in wanted]
+    assert first[-1]["label"] == "picture 1"
+    assert first[-1]["network_ms"] > 0
+    wait_until(lambda: server.num_cameras == 0)
 
 
-def test_bad_frames(server):
-    session = post(server, "/session")[1]["session"]
-    frame = f"/frame?session={session}"
+def many_scans(side, num_scans):
+    """A progressive JPEG whose last scan is repeated: a few bytes and a pass over all pixels each."""
+    data = jpeg(np.zeros((side, side), np.uint8), progressive=True)
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * num_scans + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("frame", "problem"),
+    [
+        (b"no picture", "not a JPEG"),
+        (b"", "not a JPEG"),
+        (jpeg(picture(1))[:2000], "not a JPEG picture, or a damaged one"),
+        (jpeg(picture(1), "PNG"), "not a JPEG"),
+        (jpeg(np.zeros((2000, 2000, 3), np.uint8)), "more than the limit"),
+        (many_scans(1000, 5000), "scans"),
+    ],
+    ids=["text", "nothing", "cut", "png", "huge", "scans"],
+)
+def test_a_bad_frame_ends_its_stream_with_an_error(server, frame, problem):
     good = jpeg(picture(1))
-    assert post(server, frame, b"no picture")[0] == 400
-    assert post(server, frame, b"")[0] == 400
-    assert post(server, frame, good[: len(good) // 2])[0] == 400
-    buffer = io.BytesIO()
-    Image.fromarray(picture(1)).save(buffer, "PNG")
-    assert post(server, frame, buffer.getvalue())[0] == 400
-    huge = jpeg(np.zeros((2000, 2000, 3), np.uint8))
-    assert "more than the limit" in post(server, frame, huge)[1]["error"]
-    assert post(server, "/frame", good)[0] == 410
-    assert post(server, "/elsewhere", good)[0] == 404
-    assert post(server, frame, good)[0] == 200
-    gray = jpeg(picture(1)[:, :, 0])
-    assert post(server, frame, gray)[0] == 200
+    (bad,), (fine,) = send_frames(server, [good, frame, good]), send_frames(server, [good, jpeg(picture(1)[:, :, 0])])
+    assert "label" in bad[0] and problem in bad[1]["error"] and bad[2] is None
+    assert all("label" in answer for answer in fine)
+    wait_until(lambda: server.num_cameras == 0)
 
 
-def test_body_limits(server):
-    host, port = server.url.removeprefix("http://").rstrip("/").rsplit(":", 1)
-    for header, status in ((f"Content-Length: {MAX_BODY_BYTES + 1}", 413), ("X: 1", 411), ("Content-Length: -5", 411)):
-        with socket.create_connection((host, int(port)), timeout=20) as connection:
-            connection.sendall(f"POST /frame HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode())
-            assert connection.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
+def test_a_frame_of_too_many_bytes_ends_its_stream(server):
+    assert send_frames(server, [bytes(web.MAX_FRAME_BYTES + 1)]) == [[None]]
 
 
-def test_too_many_browsers(server, monkeypatch):
-    for _ in range(watching.MAX_SESSIONS):
-        assert post(server, "/session")[0] == 200
-    status, reply = post(server, "/session")
-    assert status == 503
-    assert "try again" in reply["error"]
-    monkeypatch.setattr(watching, "SESSION_IDLE_S", -1.0)  # all of them have gone silent
-    assert post(server, "/session")[0] == 200
+def test_places_are_limited_and_freed_when_a_browser_leaves(server):
+    frame = jpeg(picture(1))
+    answers = send_frames(server, *[[frame]] * (web.MAX_CAMERAS + 1))
+    assert all("label" in answer for (answer,) in answers[:-1])
+    assert "try again" in answers[-1][0]["error"]
+    wait_until(lambda: server.num_cameras == 0)
+    with asked(server, "/camera", headers=UPGRADE):  # its end closes the connection without a word
+        wait_until(lambda: server.num_cameras == 1)
+    wait_until(lambda: server.num_cameras == 0)
+
+
+# --- the server's own source ------------------------------------------------------------------------------------------
 
 
 def test_annotated_stream_and_results(server, model, tmp_path):
     with playing(server, model, save_folder(tmp_path / "frames", 3)):
-        host, port = server.url.removeprefix("http://").rstrip("/").rsplit(":", 1)
-        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
-            connection.request("GET", "/stream.mjpg")
-            reply = connection.getresponse()
+        with asked(server, "/stream.mjpg") as reply:
             assert reply.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
             for _ in range(3):
                 assert reply.readline() == b"--frame\r\n"
@@ -231,49 +279,52 @@ def test_annotated_stream_and_results(server, model, tmp_path):
         assert image.shape == (480 + BAR_HEIGHT, WIDTH, 3)
         shown = np.asarray(Image.fromarray(picture(3)).resize((640, 480), Image.Resampling.BILINEAR), float)
         assert np.abs(image[:480] - shown).mean() < 4
-        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
-            connection.request("GET", "/results")
-            reply = connection.getresponse()
-            results = []
-            while len(results) < 3:
-                line = reply.readline()
-                if line.startswith(b"data: "):
-                    results.append(json.loads(line[6:]))
+        with asked(server, "/results") as reply:
+            lines = [reply.readline() for _ in range(6)]
+    results = [json.loads(line.removeprefix(b"data: ")) for line in lines[::2]]
     numbers = [result["frame"] for result in results]
     assert numbers == sorted(set(numbers))
     assert {"capture_ms", "network_ms", "draw_ms", "fps", "top"} <= set(results[0])
 
 
-def test_pictures_are_coded_only_while_somebody_watches(server, monkeypatch):
-    coded = []
-    monkeypatch.setattr(watching, "encode_jpeg", lambda image: coded.append(1) or b"jpeg")
-    shown = type("Shown", (), {"is_new": True})()
-    server.page.show(picture(0), shown)
-    assert coded == []
-    with server.page.viewer() as admitted:
-        assert admitted
-        server.page.show(picture(0), shown)
-    assert coded == [1]
+def test_labels_with_html_stay_text_on_the_page(server):
+    """They travel as JSON and are put in as text; the page's policy forbids scripts in it besides."""
+    with asked(server, "/results") as reply:
+        server.show(picture(0), SHOWN)
+        assert json.loads(reply.readline().removeprefix(b"data: "))["label"] == HTML
+        assert reply.headers["Content-Type"] == "text/event-stream"
+    for name in ("index.html", "page.js"):
+        text = (PROJECT / "online_demo/web/page" / name).read_text()
+        assert not any(word in text for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
+
+
+def test_pictures_are_encoded_only_while_a_browser_watches(server, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(web, "encode_jpeg", lambda image: encoded.append(1) or b"jpeg")
+    server.show(picture(0), SHOWN)
+    assert encoded == []
+    with asked(server, "/stream.mjpg"):
+        server.show(picture(0), SHOWN)
+        assert encoded == [1]
+    wait_until(lambda: server.num_viewers == 0)
 
 
 def test_viewers_are_limited(server):
     with contextlib.ExitStack() as stack:
-        for _ in range(watching.MAX_VIEWERS):
-            stack.enter_context(server.page.viewer())
-        assert ask(server, "GET", "/stream.mjpg")[0] == 503
-        assert ask(server, "GET", "/results")[0] == 503
+        for _ in range(web.MAX_VIEWERS):
+            stack.enter_context(asked(server, "/results"))
+        assert status_of(server, "/stream.mjpg") == 503
+    wait_until(lambda: server.num_viewers == 0)
+    assert status_of(server, "/stream.mjpg") == 200
 
 
-def test_server_stops_at_once_with_somebody_watching(model):
-    with PageServer(("127.0.0.1", 0), lambda: None) as server:
-        host, port = server.url.removeprefix("http://").rstrip("/").rsplit(":", 1)
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
-        connection.request("GET", "/results")
-        reply = connection.getresponse()
+def test_server_stops_at_once_while_a_browser_watches(model):
+    with PageServer(("127.0.0.1", 0), lambda: None) as server, contextlib.ExitStack() as stack:
+        reply = stack.enter_context(asked(server, "/results"))
+        stack.pop_all()
         began = time.monotonic()
     assert time.monotonic() - began < 5
     assert b"data" not in reply.read()
-    connection.close()
 
 
 # --- the page in a browser --------------------------------------------------------------------------------------------

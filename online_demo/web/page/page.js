@@ -11,10 +11,11 @@ const times = document.getElementById("times");
 const WIDTH = 320, HEIGHT = 240;  // of the pictures sent: the published camera size
 const EVERY = 2;  // every second camera frame is used, as published
 const QUALITY = 0.9;
+const RETRY_MS = 1000;
 
 let events = null;   // results of the server's own source
 let media = null;    // this browser's camera, while in use
-let session = null;
+let socket = null;   // its connection to the server
 
 function show(result) {
   label.textContent = result.label || "";
@@ -61,26 +62,12 @@ function leaveServer() {
   stream.removeAttribute("src");  // ends the transfer
 }
 
-async function post(path, body) {
-  const reply = await fetch(path, { method: "POST", body });
-  const data = await reply.json();
-  if (!reply.ok) throw Object.assign(new Error(data.error), { status: reply.status });
-  return data;
-}
-
 async function startCamera() {
   if (!navigator.mediaDevices) {
     throw new Error("browsers give their camera to localhost and https pages only: forward the port, ssh -L 8000:localhost:8000 BOARD");
   }
   const size = { width: { ideal: WIDTH }, height: { ideal: HEIGHT } };
-  const wanted = await navigator.mediaDevices.getUserMedia({ video: size, audio: false });
-  try {
-    session = (await post("session")).session;
-  } catch (error) {
-    wanted.getTracks().forEach((track) => track.stop());
-    throw error;
-  }
-  media = wanted;
+  media = await navigator.mediaDevices.getUserMedia({ video: size, audio: false });
   leaveServer();
   video.srcObject = media;
   stream.hidden = true;
@@ -93,8 +80,7 @@ async function startCamera() {
 function stopCamera() {
   media?.getTracks().forEach((track) => track.stop());
   media = null;
-  if (session) post(`end?session=${session}`).catch(() => {});
-  session = null;
+  socket?.close();
   video.srcObject = null;
   video.hidden = true;
   stream.hidden = false;
@@ -103,40 +89,50 @@ function stopCamera() {
   watchServer();
 }
 
-// One picture is on its way at a time; what the camera gives meanwhile is left out, so that nothing piles up.
-async function sendFrames(camera) {
+// One picture is under way at a time; frames that the camera gives meanwhile are left out, so that nothing piles up.
+// A connection that ends is opened again, until the camera is switched off.
+function sendFrames(camera) {
   const canvas = document.createElement("canvas");
   const scale = Math.min(1, WIDTH / video.videoWidth);
   canvas.width = Math.round(video.videoWidth * scale);
   canvas.height = Math.round(video.videoHeight * scale);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  let used = -Infinity, sentAt = [];
-  while (media === camera) {
-    const presented = await nextFrame();
-    if (presented < used + EVERY) continue;
+  let used = -Infinity, began, coded, doneAt = [];
+
+  async function sendNext() {
+    let presented;
+    do presented = await nextFrame(); while (presented < used + EVERY);
     used = presented;
-    try {
-      const began = performance.now();
-      context.drawImage(video, 0, 0, canvas.width, canvas.height);
-      const jpeg = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
-      const coded = performance.now();
-      if (media !== camera) return;
-      const result = await post(`frame?session=${session}`, jpeg);
-      if (media !== camera) return;
-      const done = performance.now();
-      sentAt = [...sentAt.slice(-29), done];
-      result.transfer_ms = Math.max(0, done - coded - result.network_ms - result.capture_ms);
-      result.capture_ms += coded - began;
-      if (sentAt.length > 1) result.fps = 1000 * (sentAt.length - 1) / (done - sentAt[0]);
-      show(result);
-      status.textContent = "";
-    } catch (error) {
-      if (media !== camera) return;
-      status.textContent = error.message;
-      if (error.status === 410) session = (await post("session").catch(() => ({}))).session ?? session;
-      else await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
+    began = performance.now();
+    context.drawImage(video, 0, 0, canvas.width, canvas.height);
+    const jpeg = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
+    coded = performance.now();
+    connection.send(jpeg);
   }
+
+  const url = new URL("camera", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  url.hash = "";
+  const connection = socket = new WebSocket(url);
+  connection.onopen = sendNext;
+  connection.onmessage = (event) => {
+    if (media !== camera) return;
+    const result = JSON.parse(event.data);
+    status.textContent = result.error || "";
+    if (result.error) return;  // the server closes the connection
+    const done = performance.now();
+    doneAt = [...doneAt.slice(-29), done];
+    result.transfer_ms = Math.max(0, done - coded - result.network_ms - result.capture_ms);
+    result.capture_ms += coded - began;
+    if (doneAt.length > 1) result.fps = 1000 * (doneAt.length - 1) / (done - doneAt[0]);
+    show(result);
+    sendNext();
+  };
+  connection.onclose = () => {
+    if (media !== camera) return;
+    status.textContent ||= "The connection to the server is broken; trying again";
+    setTimeout(() => { if (media === camera) sendFrames(camera); }, RETRY_MS);
+  };
 }
 
 // The number of camera frames presented so far, once there is a new one.
