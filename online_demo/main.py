@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from online_demo.backends.base import BACKENDS, Backend, make_backend
+from online_demo.backends.base import Backend
+from online_demo.backends.choose import BACKENDS, make_backend
 from online_demo.camera.capture import Capture, Captured
 from online_demo.camera.sources import CHOICES, TIMEOUT_S, Source, open_source
 from online_demo.gestures import PLAIN, rules_for

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from online_demo.backends.base import BACKENDS, make_backend
+from online_demo.backends.choose import BACKENDS, make_backend
 from online_demo.camera.sources import TIMEOUT_S, sample_source
 from online_demo.main import run_source
 from online_demo.model import DEFAULT_WEIGHTS, load_model

@@ -8,54 +8,44 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from online_demo.backends.base import Backend, OnnxRuntimeBackend, compare, exported_onnx, import_onnxruntime
+from online_demo.backends.base import Backend, compare
 from online_demo.backends.cache import cached_file, versions
+from online_demo.backends.onnx_backend import OnnxRuntimeBackend, exported_onnx
 from online_demo.camera.sources import open_source, used_frames
-from online_demo.model import DemoModel
 from ops.common.errors import InputError
+
+if TYPE_CHECKING:
+    from online_demo.model import DemoModel
 
 MAX_FRAMES = 300  # of all clips together; a third of each is kept for the comparison
 _MIN_FRAMES = 6
 
-Clip = list[np.ndarray]
-
 
 def quantized_backend(
-    model: DemoModel,
-    exact: Backend,
-    clips: Sequence[str],
-    *,
-    threads: int | None,
-    report: Callable[[str], None],
+    model: DemoModel, exact: Backend, clips: Sequence[str], *, threads: int | None, report: Callable[[str], None]
 ) -> OnnxRuntimeBackend:
     """Quantise on the first two thirds of each clip, and report how well the last thirds agree with `exact`.
 
     Raises:
         InputError: a clip that cannot be read or is too short.
     """
-    calibration, held_out = [], []
-    for frames in read_clips(model, clips):
-        cut = len(frames) * 2 // 3
-        calibration.append(frames[:cut])
-        held_out.append(frames[cut:])
+    inputs = read_clips(model, clips)  # (F, 1, 3, H, W) each
+    calibration = [frames[: len(frames) * 2 // 3] for frames in inputs]
+    held_out = [frames[len(frames) * 2 // 3 :] for frames in inputs]
     digest = hashlib.sha256()
     for frames in calibration:
-        digest.update(np.int64(len(frames)).tobytes())
-        for frame in frames:
-            digest.update(frame.tobytes())
+        digest.update(np.int64(len(frames)).tobytes() + frames.tobytes())
     depends_on = {
         "kind": "onnx-int8",
-        "weights": model.digest,
-        "size": model.input_size,
+        **model.identity,
         "clips": digest.hexdigest(),
-        "versions": versions(("torch", "onnx", "onnxscript", "onnxruntime")),
+        "versions": versions("torch", "onnx", "onnxscript", "onnxruntime"),
     }
-    path = cached_file(
-        model.path.name.split(".")[0], ".int8.onnx", depends_on, lambda out: quantize(model, exact, calibration, out)
-    )
+    path = cached_file(model.stem, ".int8.onnx", depends_on, lambda out: quantize(model, exact, calibration, out))
     backend = OnnxRuntimeBackend(model, threads=threads, path=path)
     backend.name = "onnxruntime int8"
     found = compare(exact, backend, held_out)
@@ -66,8 +56,8 @@ def quantized_backend(
     return backend
 
 
-def read_clips(model: DemoModel, names: Sequence[str]) -> list[Clip]:
-    """Network inputs of each clip's frames, as many as MAX_FRAMES allows, every one that the demo would use."""
+def read_clips(model: DemoModel, names: Sequence[str]) -> list[np.ndarray]:
+    """Network inputs (F, 1, 3, H, W) of each clip's frames that the demo would use, as many as MAX_FRAMES allows."""
     share = max(_MIN_FRAMES, MAX_FRAMES // len(names))
     clips = []
     for name in names:
@@ -77,13 +67,12 @@ def read_clips(model: DemoModel, names: Sequence[str]) -> list[Clip]:
         frames = [model.preprocess(image) for image in itertools.islice(used_frames(source), share)]
         if len(frames) < _MIN_FRAMES:
             raise InputError(f"--int8 {name}: {len(frames)} frames are too few, calibration needs {_MIN_FRAMES}")
-        clips.append(frames)
+        clips.append(np.stack(frames))
     return clips
 
 
-def quantize(model: DemoModel, exact: Backend, clips: Sequence[Clip], path: Path) -> None:
+def quantize(model: DemoModel, exact: Backend, clips: Sequence[np.ndarray], path: Path) -> None:
     """Write the quantised step: QDQ, weights per channel, ranges from the clips with float's own state."""
-    import_onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -109,7 +98,9 @@ def quantize(model: DemoModel, exact: Backend, clips: Sequence[Clip], path: Path
         )
 
 
-def calibration_inputs(model: DemoModel, exact: Backend, clips: Sequence[Clip]) -> Iterator[dict[str, np.ndarray]]:
+def calibration_inputs(
+    model: DemoModel, exact: Backend, clips: Sequence[np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
     """Inputs of the step, frame after frame, each clip from a state of zeros."""
     for frames in clips:
         state = exact.init_state()

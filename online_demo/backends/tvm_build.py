@@ -16,27 +16,19 @@ from typing import Any
 import torch
 
 from online_demo.backends.cache import cached_file, versions
-from online_demo.backends.tvm_targets import (
-    CROSS_COMPILER,
-    TargetSpec,
-    cpu_description,
-    cuda_description,
-    find_target,
-    tuning_name,
-)
+from online_demo.backends.tvm_targets import CROSS_COMPILER, TARGETS, TargetSpec
 from online_demo.model import FOLDER, DemoModel
 from ops.common.errors import InputError
 
 TUNING_FOLDER = FOLDER / "tuning"
 DATABASE_FILES = ("database_workload.json", "database_tuning_record.json")  # TVM's names
-RECORD_FILES = tuple(f"{name}.xz" for name in DATABASE_FILES)  # 60 times smaller: all tasks look alike
+RECORD_FILES = tuple(f"{name}.xz" for name in DATABASE_FILES)  # 60 times smaller, as all tasks look alike
 
 
 def import_tvm() -> Any:
-    """The module, or InputError that says how to get it."""
+    """Import the package, or raise InputError that says how to install it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             import tvm
             import tvm.relax.frontend.torch
             import tvm.s_tir
@@ -48,10 +40,8 @@ def import_tvm() -> Any:
 def make_target(spec: TargetSpec) -> Any:
     """TVM's target object."""
     tvm = import_tvm()
-    cpu = cpu_description(spec, tvm.target.codegen.llvm_get_system_cpu())
-    if spec.cuda_arch is None:
-        return tvm.target.Target(cpu)
-    return tvm.target.Target(cuda_description(spec), host=cpu)
+    cpu = spec.describe_cpu(tvm.target.codegen.llvm_get_system_cpu())
+    return tvm.target.Target(spec.gpu, host=cpu) if spec.gpu else tvm.target.Target(cpu)
 
 
 def import_step(model: DemoModel) -> Any:
@@ -71,7 +61,7 @@ def import_step(model: DemoModel) -> Any:
 
 
 def lower(mod: Any, target: Any) -> Any:
-    """Relax -> loops, convolutions in NHWC, weights free to be packed. This is what tuning looks at."""
+    """Relax -> loops, convolutions in NHWC, weights free to be packed: the input of tuning."""
     tvm = import_tvm()
     transform = tvm.relax.transform
     passes = [transform.DecomposeOpsForInference(), transform.CanonicalizeBindings()]
@@ -85,7 +75,7 @@ def lower(mod: Any, target: Any) -> Any:
 
 
 def compile_module(mod: Any, target: Any, record: Path | None) -> Any:
-    """A lowered module -> Relax executable, tuned where the record knows its loops."""
+    """A lowered module -> Relax executable, tuned where the record has its loops."""
     tvm = import_tvm()
     transform = tvm.relax.transform
     with target, tempfile.TemporaryDirectory() as folder:
@@ -106,8 +96,8 @@ def compile_module(mod: Any, target: Any, record: Path | None) -> Any:
 
 
 def find_record(spec: TargetSpec) -> Path | None:
-    """The tuning record in the repository for a target, None where there is none."""
-    folder = TUNING_FOLDER / tuning_name(spec)
+    """The tuning record in the repository for a target, None without one."""
+    folder = TUNING_FOLDER / spec.tuning_name
     return folder if is_record(folder) else None
 
 
@@ -130,20 +120,18 @@ def unpack_record(record: Path, folder: Path) -> None:
 
 
 def record_digest(record: Path | None) -> str:
-    """Changes with the record's content; `-` for none."""
+    """sha256 of a record's files; `-` for none."""
     if record is None:
         return "-"
-    digest = hashlib.sha256()
-    for name in RECORD_FILES:
-        digest.update((record / name).read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join((record / name).read_bytes() for name in RECORD_FILES)).hexdigest()
 
 
 @contextmanager
 def tvm_errors(model: DemoModel, spec: TargetSpec) -> Iterator[None]:
-    """Turn what TVM's importer and passes raise into one line."""
+    """Silence TVM's warnings, and turn what its importer and passes raise into one line."""
     try:
-        yield
+        with quiet():
+            yield
     except InputError:
         raise
     except (AssertionError, ValueError, TypeError, RuntimeError, AttributeError) as error:
@@ -152,26 +140,25 @@ def tvm_errors(model: DemoModel, spec: TargetSpec) -> Iterator[None]:
 
 
 def cached_library(model: DemoModel) -> Path:
-    """The library for this machine's CPU: built once, then from the cache."""
+    """The library for this machine's CPU, built once and then taken from the cache."""
     tvm = import_tvm()
-    spec = find_target("host")
+    spec = TARGETS["host"]
     record = find_record(spec)
     depends_on = {
         "kind": "tvm",
-        "weights": model.digest,
-        "size": model.input_size,
-        "target": cpu_description(spec, tvm.target.codegen.llvm_get_system_cpu()),
+        **model.identity,
+        "target": spec.describe_cpu(tvm.target.codegen.llvm_get_system_cpu()),
         "record": record_digest(record),
-        "versions": versions(("torch", "apache-tvm", "apache-tvm-ffi")),
+        "versions": versions("torch", "apache-tvm", "apache-tvm-ffi"),
     }
 
     def build(path: Path) -> None:
         check_host_compiler()
         target = make_target(spec)
-        with quiet(), tvm_errors(model, spec):
+        with tvm_errors(model, spec):
             compile_module(lower(import_step(model), target), target, record).export_library(str(path))
 
-    return cached_file(model.path.name.split(".")[0], ".so", depends_on, build)
+    return cached_file(model.stem, ".so", depends_on, build)
 
 
 def find_cross_compiler() -> str:
@@ -196,7 +183,7 @@ def check_host_compiler() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """TVM and torch.export tell of their own future in warnings."""
+    """Silence the warnings of TVM and torch.export, which are about their own future."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -2,8 +2,8 @@
 
     python tvm_runtime.py LIBRARY [CHECK.npz]
 
-Needs apache-tvm and numpy only, and none of the project's other files, so that this one file, the library and its check
-file can be copied to a board. The check file holds frames and the scores that PyTorch gives them.
+Needs only apache-tvm and numpy, and no other file of the project, so that this file, the library and its check file can
+be copied to a board. The check file holds frames and PyTorch's scores of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-MAX_DIFFERENCE = 1e-3  # of the largest score; float32 kernels differ by some 1e-5
+MAX_DIFFERENCE = 1e-3  # of the largest score; float32 kernels differ by about 1e-5
 
 
 class Library:
-    """A compiled step, on the GPU if its kernels are CUDA's. Buffers stay TVM's own tensors: feeding them back is free.
+    """A compiled step, on the GPU if its kernels are for CUDA. Buffers stay TVM's tensors: feeding them back is free.
 
     Raises:
         OSError: the file cannot be loaded (RuntimeError, as TVM reports it, in some versions).
@@ -59,7 +59,7 @@ def has_cuda_kernels(module: Any) -> bool:
 
 
 def write_check(path: Path, frames: np.ndarray, scores: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> None:
-    """frames float16 (N, 3, H, W), one after the other in a stream; scores (N, K) that they must get."""
+    """Write a check file: frames float16 (N, 3, H, W) of one stream, the scores (N, K) that they must get."""
     arrays = {f"shape_{index:03d}": np.array(shape, np.int64) for index, shape in enumerate(shapes)}
     with path.open("wb") as file:
         np.savez(file, frames=frames, scores=scores, **arrays)

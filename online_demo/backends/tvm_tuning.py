@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import lzma
+import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ _OPERATORS = ["conv2d", "matmul", "mean"]
 def tune(mod: Any, target: Any, work_dir: Path, *, num_trials: int, trials_per_task: int, seed: int = 0) -> None:
     """Tune the loops of a lowered module; measurements are added to the database in `work_dir`.
 
-    A task's measurements are written when the search comes back to it, so that a run cut short can leave little.
+    A task's measurements are written when the search returns to it, so that an interrupted run can leave few.
     """
     tvm = import_tvm()
     try:
@@ -59,75 +56,58 @@ def tune(mod: Any, target: Any, work_dir: Path, *, num_trials: int, trials_per_t
 
 
 def _forking_builder() -> Any:
-    """A builder that forks: TVM's own starts workers anew, which do nothing but import for half a minute."""
-    import_tvm()
+    """A builder that forks: TVM's own starts new workers, which import for half a minute."""
     from tvm.ir.utils import derived_object
     from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
 
     @derived_object
     class ForkingBuilder(PyBuilder):
         def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
-            return [BuilderResult(*outcome) for outcome in _build_all(build_inputs)]
+            outcomes: list[BuilderResult] = []
+            for start in range(0, len(build_inputs), BUILDS_AT_ONCE):
+                running = [_start_build(build_input) for build_input in build_inputs[start : start + BUILDS_AT_ONCE]]
+                outcomes += [BuilderResult(*_finish_build(*build)) for build in running]
+            return outcomes
 
     return ForkingBuilder()
 
 
-def _build_all(build_inputs: Sequence[Any]) -> list[tuple[str | None, str | None]]:
-    """(path of the library, None) or (None, what went wrong) of each candidate."""
-    outcomes: list[tuple[str | None, str | None]] = [(None, "not built")] * len(build_inputs)
-    waiting = list(enumerate(build_inputs))
-    running: dict[int, tuple[int, str, float]] = {}  # process -> (candidate, path, deadline)
-    while waiting or running:
-        while waiting and len(running) < BUILDS_AT_ONCE:
-            index, build_input = waiting.pop(0)
-            # The runner deletes the whole folder of a library behind it.
-            path = os.path.join(tempfile.mkdtemp(prefix="tsm-tuning-"), "candidate.so")
-            process = os.fork()
-            if process == 0:
-                _build_and_exit(build_input, path)
-            running[process] = (index, path, time.monotonic() + BUILD_TIMEOUT_S)
-        time.sleep(0.01)
-        for process, (index, path, deadline) in list(running.items()):
-            ended, status = os.waitpid(process, os.WNOHANG)
-            late = not ended and time.monotonic() > deadline
-            if late:  # some depthwise candidates never come to an end
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-            if ended or late:
-                del running[process]
-                good = ended and status == 0
-                reason = "took too long" if late else f"ended with status {status}"
-                outcomes[index] = (path, None) if good else (None, reason)
-                if not good:
-                    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
-    return outcomes
+def _start_build(build_input: Any) -> tuple[multiprocessing.Process, str]:
+    # Forked by the main thread, as builds forked by others fail. The runner deletes the whole folder after use.
+    path = os.path.join(tempfile.mkdtemp(prefix="tsm-tuning-"), "candidate.so")
+    process = multiprocessing.get_context("fork").Process(target=_write_library, args=(build_input, path), daemon=True)
+    process.start()
+    return process, path
 
 
-def _build_and_exit(build_input: Any, path: str) -> None:
-    """In the forked process: build one candidate, and leave without the parent's exit handlers."""
-    status = 1
-    try:
-        os.setsid()  # so that the linker goes with us when time is up
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 1)
-        os.dup2(devnull, 2)
-        tvm = import_tvm()
-        mod = tvm.s_tir.transform.RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(build_input.mod)
-        tvm.build(mod, target=build_input.target).export_library(path)
-        status = 0
-    finally:
-        os._exit(status)
+def _finish_build(process: multiprocessing.Process, path: str) -> tuple[str | None, str | None]:
+    """(path of the library, None) or (None, the reason why there is none)."""
+    process.join(BUILD_TIMEOUT_S)
+    if process.exitcode == 0:
+        return path, None
+    reason = f"ended with status {process.exitcode}"
+    if process.exitcode is None:  # some depthwise candidates never end
+        reason = "took too long"
+        process.kill()
+        process.join()
+    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+    return None, reason
+
+
+def _write_library(build_input: Any, path: str) -> None:
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+    tvm = import_tvm()
+    mod = tvm.s_tir.transform.RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(build_input.mod)
+    tvm.build(mod, target=build_input.target).export_library(path)
 
 
 def start_from(record: Path | None, work_dir: Path) -> None:
-    """Let a search go on from the kept record where its own folder holds none yet."""
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        if record is not None and not any((work_dir / name).exists() for name in DATABASE_FILES):
-            unpack_record(record, work_dir)
-    except OSError as error:
-        raise InputError(f"{work_dir}: cannot be used as a folder for tuning: {error.strerror}") from None
+    """Let a search continue from the kept record where its own folder holds none yet."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    if record is not None and not any((work_dir / name).exists() for name in DATABASE_FILES):
+        unpack_record(record, work_dir)
 
 
 def keep_best(work_dir: Path, folder: Path) -> int:
@@ -145,10 +125,7 @@ def keep_best(work_dir: Path, folder: Path) -> int:
         count = len(pruned)
         if count == 0:
             raise InputError(f"{work_dir} holds no measurement: give the search more trials (--tune)")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
+        folder.mkdir(parents=True, exist_ok=True)
         for name, packed in zip(DATABASE_FILES, RECORD_FILES, strict=True):
             atomic_write_bytes(folder / packed, lzma.compress((Path(temporary) / name).read_bytes()))
     return count

@@ -16,7 +16,7 @@ from PIL import Image
 
 from online_demo import main as demo
 from online_demo import model as demo_model
-from online_demo.backends.base import TorchBackend
+from online_demo.backends.torch_backend import TorchBackend
 from online_demo.camera.capture import Capture
 from online_demo.camera.sources import SAMPLE, FolderSource, OpenCvSource, open_source
 from online_demo.gestures import JESTER_CLASSES

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from online_demo import main as demo
-from online_demo.backends.base import TorchBackend
+from online_demo.backends.torch_backend import TorchBackend
 from online_demo.camera.sources import FolderSource
 from online_demo.main import parse_address
 from online_demo.model import load_model
