@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from online_demo.backends.choose import BACKENDS, make_backend
-from online_demo.camera.sources import TIMEOUT_S, sample_source
-from online_demo.main import run_source
+from online_demo.camera.sources import sample_source
+from online_demo.loop import Playback, run_source
 from online_demo.model import DEFAULT_WEIGHTS, load_model
 from online_demo.recognizer import Recognizer
 from online_demo.show.outputs import Shown
@@ -153,10 +153,7 @@ def soak(weights: Path, *, backend: str, seconds: float, fps: float | None, max_
     source = sample_source()
     recognizer = Recognizer(model, make_backend(backend, model, threads=1), SmoothingOptions())
     watch = Watch(seconds, fps, max_frames)
-    run_source(
-        source, recognizer, [watch], every=1, mirrored=False, paced=False, loop=True, max_frames=None,
-        timeout_s=TIMEOUT_S, stopped=lambda: False,
-    )  # fmt: skip
+    run_source(source, recognizer, [watch], Playback(every=1, repeat=True))
     return watch.rows
 
 

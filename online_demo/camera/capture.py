@@ -1,7 +1,9 @@
-"""Reading a source in a thread of its own, so that neither a slow network nor a silent camera holds up the rest."""
+"""Reading a source in a thread of its own, so that neither a slow network nor a silent camera blocks the demo."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -18,7 +20,10 @@ _LOOK_UP_S = 0.2
 
 @dataclass(frozen=True)
 class Captured:
-    """A frame: RGB uint8 (H, W, 3), its number from 0 among the source's frames, when it came, how long it took."""
+    """A frame: RGB uint8 (H, W, 3), its number from 0, the duration of reading it.
+
+    time_s: since the first frame, by the clock for a live source, by the number for others.
+    """
 
     image: np.ndarray
     number: int
@@ -27,7 +32,7 @@ class Captured:
 
 
 class Capture:
-    """Reads a source in a thread of its own: of a live source only the newest frame is kept, of others every one.
+    """Reads a source in a thread of its own: keeps only the newest frame of a live source, every one of others.
 
     A context manager. `read` never waits longer than `timeout_s` without a frame.
     """
@@ -49,13 +54,13 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._drain()
-        self._thread.join(timeout=2)  # a source that never answers keeps its thread; it ends with the process
+        self._thread.join(timeout=2)  # the thread of a source that never answers ends with the process
 
     def read(self, stopped: Callable[[], bool] = lambda: False) -> Captured | None:
-        """The next frame; None at the end, or when `stopped` says so while none comes.
+        """The next frame; None at the end, or if `stopped` says so before it comes.
 
         Raises:
-            InputError: the source broke off, or gave nothing for too long.
+            InputError: the source broke off, or gave no frame for too long.
         """
         deadline = time.monotonic() + self._timeout_s
         while not stopped():
@@ -65,7 +70,7 @@ class Capture:
                 if time.monotonic() < deadline:
                     continue
                 raise InputError(
-                    f"{self.source.name} gave no frame for {self._timeout_s:g} seconds (--timeout): is it alive?"
+                    f"{self.source.name} gave no frame for {self._timeout_s:g} seconds: is it alive? (--timeout)"
                 ) from None
             if error is not None:
                 raise error
@@ -74,18 +79,17 @@ class Capture:
 
     def _run(self) -> None:
         try:
-            frames = self.source.frames()
-            number = 0
-            while not self._stopped.is_set():
-                began = time.perf_counter()
-                image = next(frames, None)
-                now = time.perf_counter()
-                if image is None:
-                    break
-                self._put((Captured(image, number, now, 1e3 * (now - began)), None))
-                number += 1
-            if hasattr(frames, "close"):
-                frames.close()
+            with contextlib.closing(self.source.frames()) as frames:
+                first = None
+                for number in itertools.count():
+                    began = time.perf_counter()
+                    image = next(frames, None)
+                    now = time.perf_counter()
+                    if image is None or self._stopped.is_set():
+                        break
+                    first = first or now
+                    time_s = now - first if self.source.live else number / self.source.fps
+                    self._put((Captured(image, number, time_s, 1e3 * (now - began)), None))
             self._put((None, None))
         except BaseException as error:
             self._put((None, error))
@@ -101,8 +105,6 @@ class Capture:
                 continue
 
     def _drain(self) -> None:
-        try:
+        with contextlib.suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
-        except queue.Empty:
-            pass

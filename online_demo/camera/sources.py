@@ -1,4 +1,4 @@
-"""Where the demo's pictures come from: camera, video file, folder of frames, URL, or the clip in the repository."""
+"""Sources of the demo's pictures: camera, video file, folder of frames, URL, or the clip in the repository."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ EVERY_SECOND = 2
 _FOLDER_FPS = 12.0  # Jester's
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
-_RETRY_S = 1.0  # a camera may miss a frame or two
+_RETRY_S = 1.0  # a camera may miss a few frames
 
 
 class Source(Protocol):
     """Frames one after the other.
 
-    live: they come by themselves, and late ones are worth nothing. fps: frames a second, as far as known. every: one
-    frame of so many is for the network by default. mirrored: it looks at its user, who expects a mirror.
+    live: frames arrive by themselves, and late ones are of no use. fps: frames a second, as far as known. every: one
+    frame of so many goes to the network by default. mirrored: shown as a mirror image, as a camera faces its user.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Source(Protocol):
     mirrored: bool
 
     def frames(self) -> Iterator[np.ndarray]:
-        """RGB uint8 (H, W, 3) each; InputError where they break off."""
+        """Yield RGB uint8 (H, W, 3); InputError where the source breaks off."""
 
 
 class FileSource:
@@ -61,7 +61,7 @@ class FileSource:
 
 
 class FolderSource:
-    """A folder of image files, in the order of the numbers in their names. None is left out: Jester has 12 a second."""
+    """A folder of image files, in the order of the numbers in their names. All are used: Jester has 12 a second."""
 
     live, mirrored, every, fps = False, False, 1, _FOLDER_FPS
 
@@ -81,9 +81,9 @@ class FolderSource:
 
 
 class OpenCvSource:
-    """A camera or a URL. Opened when its frames are first asked for, in the thread that waits for them.
+    """A camera or a URL, opened by `frames` in the thread that waits for them.
 
-    device: a camera's index, or a URL. A URL that knows its length is a film: none of its frames is dropped.
+    device: a camera's index, or a URL. A URL that knows its length is a video: none of its frames is dropped.
     """
 
     every = EVERY_SECOND
@@ -94,11 +94,10 @@ class OpenCvSource:
         self.is_camera = isinstance(device, int)
         self.name = f"camera {device}" if self.is_camera else str(device)
         self.live, self.mirrored, self.fps = True, self.is_camera, 30.0
-        self._capture: Any = None
-        self._num_frames = 0
+        self._num_frames = 0  # as far as known
 
-    def open(self) -> None:
-        """Connect; sets `live` and `fps`."""
+    def _open(self) -> Any:
+        """Connect, set `live` and `fps`; return OpenCV's capture."""
         cv2 = self._cv2
         if self.is_camera:
             capture = cv2.VideoCapture(self._device)
@@ -110,22 +109,21 @@ class OpenCvSource:
             capture = cv2.VideoCapture(self._device, cv2.CAP_FFMPEG, settings)
         if not capture.isOpened():
             capture.release()
-            what = "in use, not there, or not ours to open" if self.is_camera else "it does not answer, or is no video"
-            raise InputError(f"{self.name} cannot be opened ({what}); other sources: {CHOICES}")
+            reason = "in use, missing, or no permission" if self.is_camera else "it does not answer, or is no video"
+            raise InputError(f"{self.name} cannot be opened ({reason}); other sources: {CHOICES}")
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 1 <= fps <= 1000 else 30.0
         if not self.is_camera:
             self._num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
             self.live = self._num_frames == 0
-        self._capture = capture
+        return capture
 
     def frames(self) -> Iterator[np.ndarray]:
-        if self._capture is None:
-            self.open()
+        capture = self._open()
         try:
             count, last_good = 0, time.monotonic()
             while True:
-                good, image = self._capture.read()
+                good, image = capture.read()
                 if good and image is not None:
                     count, last_good = count + 1, time.monotonic()
                     yield self._to_rgb(image)
@@ -134,13 +132,12 @@ class OpenCvSource:
                 elif not self.is_camera or time.monotonic() - last_good > _RETRY_S:
                     raise InputError(
                         f"{self.name} broke off after {count} frames"
-                        + (": was it unplugged?" if self.is_camera else ": the connection or the film is cut")
+                        + (": was it unplugged?" if self.is_camera else ": the connection or the video is cut")
                     )
                 else:
                     time.sleep(0.02)
         finally:
-            self._capture.release()
-            self._capture = None
+            capture.release()
 
     def _to_rgb(self, image: np.ndarray) -> np.ndarray:
         if image.ndim == 2 or image.shape[2] == 1:
@@ -152,10 +149,10 @@ CHOICES = "a camera's number, a video file, a folder of frames, a URL, sample"
 
 
 def open_source(text: str | None, *, timeout_s: float = TIMEOUT_S) -> Source:
-    """What `--source` means; None is the first camera, or the clip in the repository where there is no camera.
+    """The source that `--source` names; None is the first camera, or the clip in the repository without a camera.
 
     Raises:
-        InputError: nothing of that kind.
+        InputError: there is no such source.
     """
     if text is None:
         return OpenCvSource(0, timeout_s=timeout_s) if has_camera() else sample_source()
@@ -170,24 +167,21 @@ def open_source(text: str | None, *, timeout_s: float = TIMEOUT_S) -> Source:
         return FolderSource(path)
     if path.is_file():
         return FileSource(path)
-    problem = "is neither a file nor a folder" if os.path.exists(text) else "no such file or folder"
-    raise InputError(f"--source {text}: {problem}; choose from {CHOICES}")
+    raise InputError(f"--source {text}: no such file or folder; choose from {CHOICES}")
 
 
 def used_frames(source: Source) -> Iterator[np.ndarray]:
-    """Those that the network sees by default, such as every second one."""
+    """The frames that go to the network by default, such as every second one."""
     return itertools.islice(source.frames(), None, None, source.every)
 
 
 def sample_source() -> FileSource:
-    """The clip in the repository: moving digits, a second of each class."""
-    if not SAMPLE.is_file():
-        raise InputError(f"{SAMPLE} is missing: make it with python -m online_demo.make_sample")
+    """The clip in the repository: moving digits, about a second of each class (tools/make_demo_sample.py)."""
     return FileSource(SAMPLE, name="sample")
 
 
 def has_camera() -> bool:
-    """Whether a first camera can be opened; says no at once where Linux knows of none."""
+    """Whether a first camera can be opened; without trying where Linux lists none."""
     if os.path.isdir("/dev") and os.path.exists("/proc") and not os.path.exists("/dev/video0"):
         return False
     try:
@@ -205,13 +199,13 @@ def _opencv() -> Any:
 
 
 def _natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """frame2 before frame10."""
+    """Sort key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", path.name)
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
 
 
 def _file_fps(path: Path) -> float:
-    """Frames a second as the file's header has them, 25 where it does not say."""
+    """Frames a second by the file's header, 25 where it has none."""
     with open_video(str(path)) as container:
         rate = container.streams.video[0].average_rate
     return float(rate) if rate and 1 <= rate <= 1000 else 25.0

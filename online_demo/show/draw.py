@@ -1,4 +1,4 @@
-"""The picture that the demo shows: the frame, and below it a bar with the label, frames/s and latencies."""
+"""The picture that the demo shows: the frame, and a bar below it with the label, frames/s and latencies."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MAX_HEIGHT = 1280  # of very tall pictures
 
 
 class Canvas:
-    """Draws frames of one stream; all pictures have one size, that of the first."""
+    """Draws the frames of one stream; all pictures have the size of the first."""
 
     def __init__(self, *, mirrored: bool = False) -> None:
         self._mirrored = mirrored
         self._size: tuple[int, int] | None = None
         self._bar_key: tuple[str, str] | None = None
         self._bar = np.zeros((0, 0, 3), np.uint8)
-        self._large, self._small = _font(24), _font(13)
+        self._large, self._small = ImageFont.load_default(24), ImageFont.load_default(13)
 
     def draw(self, image: np.ndarray, result: Result | None, details: str) -> np.ndarray:
         """RGB uint8 (H, W, 3) -> RGB uint8 (height, WIDTH, 3), both sides even.
 
-        details: the small text at the right of the bar; `\\n` begins its second line.
+        details: the small text at the right of the bar, one or two lines.
         """
         if self._size is None:
             height = round(image.shape[0] * WIDTH / image.shape[1])
@@ -53,10 +53,3 @@ class Canvas:
             place = (WIDTH - 12, (BAR_HEIGHT * (2 * number + 1)) // (2 * len(lines)))
             pen.text(place, line, fill=_FAINT, font=self._small, anchor="rm")
         return np.asarray(bar)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    try:
-        return ImageFont.load_default(size=size)
-    except TypeError as error:  # Pillow before 10.1 brings no font that scales
-        raise ImportError("drawing needs Pillow 10.1 or newer: pip install -U pillow") from error

@@ -1,4 +1,4 @@
-"""Where results go: a video file, lines of JSON. The window: window.py; the web page: serve.py."""
+"""Outputs of the demo: a video file, lines of JSON. The window is in window.py, the web page in web/server.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+import av
 import numpy as np
 
 from online_demo.recognizer import Result
@@ -22,9 +23,10 @@ _TIME_BASE = 90_000
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame on its way out. result: the network's last one; is_new: it is of this very frame. time_s: in the stream.
+    """A frame to show, number `number` at `time_s` of its stream.
 
-    capture_ms, draw_ms: reading and drawing it. fps: frames shown a second.
+    result: the network's last one; is_new: it belongs to this very frame. capture_ms, draw_ms: time of reading and
+    drawing the frame. fps: frames shown a second.
     """
 
     number: int
@@ -49,16 +51,16 @@ class Shown:
 
 
 class Output(Protocol):
-    """Takes frame after frame. needs_picture: wants the drawn one."""
+    """Takes frame after frame. needs_picture: takes the drawn picture as well."""
 
     needs_picture: bool
 
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
-        """Take a frame; False ends the demo, as its user wished."""
+        """Take a frame; returns False when the user ends the demo."""
 
 
 class JsonLines:
-    """A line for every result."""
+    """Writes a line for every result."""
 
     needs_picture = False
 
@@ -72,57 +74,36 @@ class JsonLines:
 
 
 class VideoOutput:
-    """Writes pictures as H.264 (MPEG-4 where PyAV lacks the encoder), each at its own time.
-
-    num_frames: written so far. broken: writing failed, and the container must not be touched any more.
-    """
+    """Writes pictures as H.264 (MPEG-4 where PyAV lacks the encoder), each at its own time."""
 
     needs_picture = True
 
     def __init__(self, path: Path, container: Any, fps: float) -> None:
-        self.num_frames, self.broken = 0, False
+        self.num_frames = 0  # written so far
         self._path, self._container, self._fps = path, container, fps
         self._stream: Any = None
         self._last_pts = -1
 
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
-        import av
-
         if self._stream is None:
             self._stream = self._add_stream(picture.shape[1], picture.shape[0])
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         pts = max(self._last_pts + 1, round(shown.time_s * _TIME_BASE))
         frame.pts, frame.time_base, self._last_pts = pts, Fraction(1, _TIME_BASE), pts
-        self._write(frame)
+        with _writing(self._path):
+            self._container.mux(self._stream.encode(frame))
         self.num_frames += 1
         return True
 
     def finish(self) -> None:
-        """Write what the encoder still holds, and the end of the file."""
+        """Write the frames that the encoder still holds, and the end of the file."""
         if self.num_frames == 0:
             raise InputError(f"{self._path}: the source gave no frame, there is no video to write")
-        self._write(None)
-        with self._writing():
+        with _writing(self._path):
+            self._container.mux(self._stream.encode(None))
             self._container.close()
 
-    def _write(self, frame: Any) -> None:
-        with self._writing():
-            self._container.mux(self._stream.encode(frame))
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        import av
-
-        try:
-            yield
-        except (av.error.FFmpegError, OSError) as error:
-            self.broken = True
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{self._path}: cannot write the video ({reason}); free some space?") from error
-
     def _add_stream(self, width: int, height: int) -> Any:
-        import av
-
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         options = {"preset": "veryfast", "crf": "20", "bf": "0"} if codec == "libx264" else {"qmin": "2", "qmax": "5"}
         stream = self._container.add_stream(codec, rate=max(1, round(self._fps)), options=options)
@@ -131,35 +112,44 @@ class VideoOutput:
         return stream
 
 
+class WritingError(InputError):
+    """The video cannot be written."""
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (av.error.FFmpegError, OSError) as error:
+        raise WritingError(f"{path}: cannot write the video ({error.strerror or error}); free some space?") from error
+
+
 def check_video_path(path: Path) -> None:
-    """Raise InputError for a name whose format is not known."""
+    """Raise InputError for a file name of another format."""
     if path.suffix.lower() not in VIDEO_FORMATS:
         raise InputError(f"--output {path}: give a name that ends with {', '.join(VIDEO_FORMATS)}")
 
 
 @contextlib.contextmanager
 def open_video_output(path: Path, fps: float) -> Iterator[VideoOutput]:
-    """A video to write; it becomes `path`, complete, however the block ends: a broken source leaves what came before.
+    """Give a video to write; it becomes `path` even if the block raises: a broken source leaves the frames before it.
 
     Raises:
         InputError: it cannot be written.
     """
-    import av
-
-    check_video_path(path)
     failure: BaseException | None = None
     with atomic_path(path) as temporary:
-        try:
+        with _writing(path):
             container = av.open(str(temporary), "w", format=VIDEO_FORMATS[path.suffix.lower()])
-        except (av.error.FFmpegError, OSError) as error:
-            raise InputError(f"{path}: cannot write the video ({error.strerror or error})") from error
         output = VideoOutput(path, container, fps)
         try:
             yield output
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except WritingError:
+            raise
+        except BaseException as error:
+            if output.num_frames == 0:
+                raise
             failure = error
-        if failure is not None and (output.broken or output.num_frames == 0):
-            raise failure
         output.finish()
     if failure is not None:
         raise failure

@@ -1,10 +1,10 @@
 """The OpenCV window, in a process of its own: python window_process.py TITLE [full-screen]
 
-Started by online_demo/window.py. Imports OpenCV and numpy only: in one process with PyAV, OpenCV's windows hang for
-ever (both bring their own libxcb), and without a display they take the whole process down.
+Started by window.py. Imports only OpenCV and numpy: in one process with PyAV, OpenCV's windows hang for ever (both have
+a libxcb of their own), and without a display they end the whole process.
 
 Frames come on stdin: width and height as little-endian uint32, then RGB bytes. After opening the window and after each
-frame one byte goes to stdout: `.` for "shown", `q` for "the user has seen enough".
+frame one byte goes to stdout: `.` for "shown", `q` for "the user ends the demo".
 """
 
 import os
@@ -17,9 +17,9 @@ _FULL_SCREEN = (ord("f"), ord("F"))
 
 
 def main(title: str, full_screen: bool) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the demo, which then closes our stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the demo, which then closes this stdin
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what libraries print is no reply
+    os.dup2(2, 1)  # what libraries print must not look like a reply
     import cv2
     import numpy as np
 

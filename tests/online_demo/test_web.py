@@ -15,19 +15,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from online_demo import main as demo
 from online_demo.backends.torch_backend import TorchBackend
 from online_demo.camera.sources import FolderSource
+from online_demo.loop import Playback, run_source
 from online_demo.main import parse_address
-from online_demo.model import load_model
 from online_demo.recognizer import Recognizer, Result
 from online_demo.show.draw import BAR_HEIGHT, WIDTH
 from online_demo.show.outputs import Shown
 from online_demo.smoothing import SmoothingOptions
 from ops.common.errors import InputError
 from tests.helpers import PROJECT
-from tests.online_demo.chromium import find_chromium, headless, write_y4m
-from tests.online_demo.helpers import picture, save_knowing_pictures
+from tests.online_demo.chromium import headless, write_y4m
+from tests.online_demo.helpers import picture
 
 aiohttp = pytest.importorskip("aiohttp")
 from online_demo.web import server as web  # noqa: E402
@@ -43,14 +42,14 @@ UPGRADE = {
 SHOWN = Shown(0, 0.0, Result(HTML, 0, HTML, ((HTML, 1.0),), 1.0), True, 1.0, 1.0, 1.0)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load_model(save_knowing_pictures(tmp_path_factory.mktemp("weights") / "pictures.pth.tar"))
+@pytest.fixture
+def make_recognizer(model):
+    return lambda: Recognizer(model, TorchBackend(model), SmoothingOptions())
 
 
 @pytest.fixture
-def server(model):
-    with PageServer(("127.0.0.1", 0), lambda: Recognizer(model, TorchBackend(model), SmoothingOptions())) as server:
+def server(make_recognizer):
+    with PageServer(("127.0.0.1", 0), make_recognizer) as server:
         yield server
 
 
@@ -99,31 +98,19 @@ def wait_until(look, timeout_s=10):
         time.sleep(0.02)
 
 
-@contextlib.contextmanager
-def playing(server, model, folder):
-    """The demo's loop over a folder of frames, in a thread, shown on the page."""
+@pytest.fixture
+def playing(server, make_recognizer, tmp_path):
+    """The demo's loop over picture 3, in a thread, shown on the page."""
+    for number in range(6):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.fromarray(picture(3)).save(tmp_path / "frames" / f"{number}.png")
+    source, playback = FolderSource(tmp_path / "frames"), Playback(every=1, paced=True, repeat=True)
     stop = threading.Event()
-    options = {"every": 1, "mirrored": False, "paced": True, "loop": True, "max_frames": None, "timeout_s": 20}
-    recognizer = Recognizer(model, TorchBackend(model), SmoothingOptions())
-    source = FolderSource(folder)
-
-    def run():
-        demo.run_source(source, recognizer, [server], stopped=stop.is_set, **options)
-
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run_source, args=(source, make_recognizer(), [server], playback, stop.is_set))
     thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def save_folder(folder, index, num_frames=6):
-    folder.mkdir()
-    for number in range(num_frames):
-        Image.fromarray(picture(index)).save(folder / f"{number:05d}.png")
-    return folder
+    yield
+    stop.set()
+    thread.join()
 
 
 # --- what it serves and refuses ---------------------------------------------------------------------------------------
@@ -208,8 +195,8 @@ def test_own_hosts():
 # --- browsers' cameras ------------------------------------------------------------------------------------------------
 
 
-def test_each_browser_has_a_state_of_its_own(server, model):
-    alone = Recognizer(model, TorchBackend(model), SmoothingOptions())
+def test_each_browser_has_a_state_of_its_own(server, make_recognizer):
+    alone = make_recognizer()
     frame = jpeg(picture(1))
     wanted = [alone(np.array(Image.open(io.BytesIO(frame)))) for _ in range(5)]
     first, _ = send_frames(server, [frame] * 5, [jpeg(picture(4))] * 5)
@@ -265,22 +252,21 @@ def test_places_are_limited_and_freed_when_a_browser_leaves(server):
 # --- the server's own source ------------------------------------------------------------------------------------------
 
 
-def test_annotated_stream_and_results(server, model, tmp_path):
-    with playing(server, model, save_folder(tmp_path / "frames", 3)):
-        with asked(server, "/stream.mjpg") as reply:
-            assert reply.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
-            for _ in range(3):
-                assert reply.readline() == b"--frame\r\n"
-                assert reply.readline() == b"Content-Type: image/jpeg\r\n"
-                length = int(reply.readline().split()[1])
-                assert reply.readline() == b"\r\n"
-                image = np.array(Image.open(io.BytesIO(reply.read(length))))
-                assert reply.readline() == b"\r\n"
-        assert image.shape == (480 + BAR_HEIGHT, WIDTH, 3)
-        shown = np.asarray(Image.fromarray(picture(3)).resize((640, 480), Image.Resampling.BILINEAR), float)
-        assert np.abs(image[:480] - shown).mean() < 4
-        with asked(server, "/results") as reply:
-            lines = [reply.readline() for _ in range(6)]
+def test_annotated_stream_and_results(server, playing):
+    with asked(server, "/stream.mjpg") as reply:
+        assert reply.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+        for _ in range(3):
+            assert reply.readline() == b"--frame\r\n"
+            assert reply.readline() == b"Content-Type: image/jpeg\r\n"
+            length = int(reply.readline().split()[1])
+            assert reply.readline() == b"\r\n"
+            image = np.array(Image.open(io.BytesIO(reply.read(length))))
+            assert reply.readline() == b"\r\n"
+    assert image.shape == (480 + BAR_HEIGHT, WIDTH, 3)
+    shown = np.asarray(Image.fromarray(picture(3)).resize((640, 480), Image.Resampling.BILINEAR), float)
+    assert np.abs(image[:480] - shown).mean() < 4
+    with asked(server, "/results") as reply:
+        lines = [reply.readline() for _ in range(6)]
     results = [json.loads(line.removeprefix(b"data: ")) for line in lines[::2]]
     numbers = [result["frame"] for result in results]
     assert numbers == sorted(set(numbers))
@@ -318,7 +304,7 @@ def test_viewers_are_limited(server):
     assert status_of(server, "/stream.mjpg") == 200
 
 
-def test_server_stops_at_once_while_a_browser_watches(model):
+def test_server_stops_at_once_while_a_browser_watches():
     with PageServer(("127.0.0.1", 0), lambda: None) as server, contextlib.ExitStack() as stack:
         reply = stack.enter_context(asked(server, "/results"))
         stack.pop_all()
@@ -330,17 +316,8 @@ def test_server_stops_at_once_while_a_browser_watches(model):
 # --- the page in a browser --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def browser_folder(tmp_path):
-    find_chromium()
-    return tmp_path
-
-
-def test_page_shows_the_servers_source(server, model, browser_folder):
-    with (
-        playing(server, model, save_folder(browser_folder / "frames", 3)),
-        headless(browser_folder) as browser,
-    ):
+def test_page_shows_the_servers_source(server, playing, tmp_path):
+    with headless(tmp_path) as browser:
         browser.open(server.url)
         browser.wait_for("document.getElementById('label')?.textContent == 'picture 3'", 60)
         browser.wait_for("document.getElementById('stream').naturalWidth == 640", 30)
@@ -356,33 +333,28 @@ def test_page_shows_the_servers_source(server, model, browser_folder):
         _keep(browser, "page_server.png")
 
 
-def test_page_recognises_the_browsers_camera(server, model, browser_folder):
-    """The fake camera plays a clip; the label on the page is what the network says of that clip."""
-    clip = [picture(1, (320, 240))] * 10
-    recognizer = Recognizer(model, TorchBackend(model), SmoothingOptions())
-    expected = [recognizer(frame).label for frame in clip][-1]
-    assert expected == "picture 1"
-    film = write_y4m(browser_folder / "camera.y4m", clip)
+def test_page_recognises_the_browsers_camera(server, playing, tmp_path):
+    """The fake camera plays picture 1, which the server's own source never shows."""
+    clip = write_y4m(tmp_path / "camera.y4m", [picture(1, (320, 240))] * 10)
     options = (
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-video-capture={film}",
+        f"--use-file-for-fake-video-capture={clip}",
     )
-    with (
-        playing(server, model, save_folder(browser_folder / "frames", 3)),  # the server's own source says otherwise
-        headless(browser_folder, *options) as browser,
-    ):
+    with headless(tmp_path, *options) as browser:
         browser.open(server.url)
         browser.wait_for("document.getElementById('label')?.textContent == 'picture 3'", 60)
         browser.evaluate("document.getElementById('camera').click()")
-        browser.wait_for(f"document.getElementById('label')?.textContent == '{expected}'", 60)
+        browser.wait_for("document.getElementById('label')?.textContent == 'picture 1'", 60)
         browser.wait_for("document.getElementById('times').innerText.includes('Transfer')", 20)
         assert browser.evaluate("document.getElementById('video').videoWidth") == 320
         assert browser.evaluate("document.getElementById('status')?.textContent") == ""
+        assert server.num_cameras == 1
         _keep(browser, "page_camera.png")
         browser.evaluate("document.getElementById('camera').click()")
         browser.wait_for("document.getElementById('label')?.textContent == 'picture 3'", 60)
         assert browser.evaluate("document.getElementById('video').hidden")
+        wait_until(lambda: server.num_cameras == 0)
 
 
 def _keep(browser, name):

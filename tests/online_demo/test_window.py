@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageGrab
@@ -16,7 +17,7 @@ from online_demo.show.draw import BAR_HEIGHT, WIDTH
 from online_demo.show.window import Window
 from ops.common.errors import InputError
 from tests.helpers import PROJECT
-from tests.online_demo.helpers import picture, save_knowing_pictures
+from tests.online_demo.helpers import picture
 
 SCREEN = (1024, 768)
 
@@ -41,7 +42,7 @@ def test_opencv_that_cannot_be_imported(tmp_path, monkeypatch, problem, advice):
 
 @pytest.fixture(scope="module")
 def display():
-    """The name of a display that nobody else uses."""
+    """The name of a display of its own."""
     for program, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool")):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed (apt-get install {package})")
@@ -81,7 +82,7 @@ def demo_in_window(display, *options):
 
 
 def wait_until(look, process, timeout_s=180):
-    """What `look` gives as soon as it gives something."""
+    """The first result of `look` that is not None."""
     deadline = time.monotonic() + timeout_s
     while (found := look()) is None:
         assert process.poll() is None, process.communicate()[1]
@@ -101,20 +102,19 @@ def press(display, key):
     )  # fmt: skip
 
 
-def save_frames(folder):
-    folder.mkdir()
+@pytest.fixture
+def demo(pictures, tmp_path):
+    """Options of the demo that show picture 3 without end."""
     for number in range(4):
-        Image.fromarray(picture(3)).save(folder / f"{number}.png")
-    return folder
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.fromarray(picture(3)).save(tmp_path / "frames" / f"{number}.png")
+    return ["--weights", pictures, "--source", tmp_path / "frames", "--loop"]
 
 
-def test_window_shows_label_and_obeys_keys(display, tmp_path):
-    weights = save_knowing_pictures(tmp_path / "pictures.pth.tar")
-    frames = save_frames(tmp_path / "frames")
-    height = 480 + BAR_HEIGHT
+def test_window_shows_label_and_obeys_keys(display, demo, tmp_path):
+    height, out = 480 + BAR_HEIGHT, tmp_path / "out.mp4"
     expected = np.asarray(Image.fromarray(picture(3)).resize((WIDTH, 480), Image.Resampling.BILINEAR), float)
-
-    with demo_in_window(display, "--weights", weights, "--source", frames, "--loop") as process:
+    with demo_in_window(display, *demo, "--output", out) as process:
 
         def window():
             image = screen(display)[:height, :WIDTH]
@@ -127,23 +127,19 @@ def test_window_shows_label_and_obeys_keys(display, tmp_path):
         letters = image[480:, :300].max(axis=2) > 150
         assert 0.01 < letters.mean() < 0.2
         assert (image[480:, 400:].max(axis=2) > 100).any()
-
-        press(display, "q")
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        assert "Traceback" not in errors
+        quit_with(display, "Escape", process)
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) >= 1
 
 
-def test_full_screen(display, tmp_path):
+def test_full_screen(display, demo):
     """f makes the window fill the screen, and f again gives it its size back."""
     if shutil.which("openbox") is None:
         pytest.skip("openbox is not installed: without a window manager no window fills the screen")
-    weights = save_knowing_pictures(tmp_path / "pictures.pth.tar")
-    frames = save_frames(tmp_path / "frames")
     env = {**os.environ, "DISPLAY": display}
     manager = subprocess.Popen(["openbox"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with demo_in_window(display, "--weights", weights, "--source", frames, "--loop") as process:
+        with demo_in_window(display, *demo) as process:
             wait_until(lambda: _if(screen(display), lambda image: image[200:400, 400:600].all(axis=2).any()), process)
             assert not fills_screen(screen(display))
             press(display, "f")
@@ -151,26 +147,17 @@ def test_full_screen(display, tmp_path):
             _keep(full, "window_full_screen.png")
             press(display, "f")
             wait_until(lambda: _if(screen(display), lambda image: not fills_screen(image)), process)
-            press(display, "q")
-            _, errors = process.communicate(timeout=60)
-            assert process.returncode == 0, errors
+            quit_with(display, "q", process)
     finally:
         manager.terminate()
         manager.wait(timeout=20)
 
 
-def test_escape_quits_and_the_video_is_whole(display, tmp_path):
-    weights = save_knowing_pictures(tmp_path / "pictures.pth.tar")
-    out = tmp_path / "out.mp4"
-    with demo_in_window(display, "--weights", weights, "--source", "sample", "--loop", "--output", out) as process:
-        wait_until(lambda: _if(screen(display), lambda image: image[100:400, 100:500].any()), process)
-        press(display, "Escape")
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-    import av
-
-    with av.open(str(out)) as container:
-        assert sum(1 for _ in container.decode(video=0)) >= 1
+def quit_with(display, key, process):
+    press(display, key)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
 
 
 def fills_screen(image):
