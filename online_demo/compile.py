@@ -56,18 +56,10 @@ def export_options(spec: TargetSpec, path: Path) -> dict[str, Any]:
     return {"cc": find_cross_compiler()}
 
 
-def cuda_source(executable: Any) -> str:
-    """The CUDA source of every kernel in a compiled module."""
-    sources = []
-
-    def visit(module: Any) -> None:
-        if module.kind == "cuda":
-            sources.append(module.inspect_source())
-        for imported in module.imports:
-            visit(imported)
-
-    visit(executable.mod)
-    return "\n".join(sources)
+def cuda_source(module: Any) -> str:
+    """The CUDA source of every kernel in a compiled module and in those that it imports."""
+    own = module.inspect_source() if module.kind == "cuda" else ""
+    return own + "".join(cuda_source(imported) for imported in module.imports)
 
 
 def make_check(model: DemoModel, path: Path) -> None:
@@ -154,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) and {check} in {seconds:.0f} s, {tuned}")
     if spec.gpu:
         source = output.with_suffix(".cu")
-        text = cuda_source(executable)
+        text = cuda_source(executable.mod)
         atomic_write_text(source, text)
         print(
             f"wrote {source}: {text.count('__global__')} kernels for {target.attrs['arch']}. The library holds this "

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from online_demo.backends.choose import BACKENDS, make_backend
-from online_demo.camera.sources import sample_source
+from online_demo.camera.sources import open_source
 from online_demo.loop import Playback, run_source
 from online_demo.model import DEFAULT_WEIGHTS, load_model
 from online_demo.recognizer import Recognizer
@@ -150,7 +150,7 @@ def growth(rows: Sequence[Row]) -> list[str]:
 def soak(weights: Path, *, backend: str, seconds: float, fps: float | None, max_frames: int | None = None) -> list[Row]:
     """Run the demo's loop for so long, or for `max_frames`, as fast as it goes where `fps` is None."""
     model = load_model(weights)
-    source = sample_source()
+    source = open_source("sample")
     recognizer = Recognizer(model, make_backend(backend, model, threads=1), SmoothingOptions())
     watch = Watch(seconds, fps, max_frames)
     run_source(source, recognizer, [watch], Playback(every=1, repeat=True))

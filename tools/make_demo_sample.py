@@ -1,8 +1,8 @@
-"""Make the clip that the demo shows where there is no camera: python -m online_demo.make_sample
+"""Make the clip that the online demo shows where there is no camera: python tools/make_demo_sample.py
 
-Two films a class of the moving digits (tools/make_moving_digits.py), one behind the other, of scenes that are in
+Two videos of each class of the moving digits (tools/make_moving_digits.py), one after the other, of scenes that are in
 neither the default training nor the default validation set, at the speed that suits a network which sees every second
-frame. Beside the clip, sample.json tells which frames are of which class.
+frame. Beside the clip, sample.json lists the frames of each class.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from online_demo.camera.sources import SAMPLE
 from ops.common.errors import run_command
 from ops.common.files import atomic_path, atomic_write_text
 from tools.make_moving_digits import FRAMES_PER_SECOND, PAIRS, render, scene_of, video_codec
 
-FIRST_SCENE = 100_000  # far behind those of the data set
-NUM_FRAMES = 18  # a film: with every second one used, they are as far apart as those of a training clip
-FILMS_A_CLASS = 2
+SAMPLE = Path(__file__).resolve().parents[1] / "online_demo" / "sample.mp4"
+FIRST_SCENE = 100_000  # far beyond those of the data set
+NUM_FRAMES = 18  # of a video: with every second one used, they are as far apart as those of a training clip
+VIDEOS_PER_CLASS = 2
 SIZE = 160
 
 
-def make_films() -> list[tuple[str, np.ndarray]]:
-    """(class, uint8 (F, SIZE, SIZE, 3)) of each film, in the order of the clip."""
-    films = []
+def make_videos() -> list[tuple[str, np.ndarray]]:
+    """(class, uint8 (F, SIZE, SIZE, 3)) of each video, in the order of the clip."""
+    videos = []
     for pair, names in enumerate(PAIRS):
         for backwards, name in enumerate(names):
-            for number in range(FILMS_A_CLASS):
-                scene = FIRST_SCENE + len(PAIRS) * (FILMS_A_CLASS * backwards + number) + pair
-                film = render(scene_of("val", scene, seed=0, size=SIZE, frames=(NUM_FRAMES, NUM_FRAMES)))
-                films.append((name, film[::-1] if backwards else film))
-    return films
+            for number in range(VIDEOS_PER_CLASS):
+                scene = FIRST_SCENE + len(PAIRS) * (VIDEOS_PER_CLASS * backwards + number) + pair
+                video = render(scene_of("val", scene, seed=0, size=SIZE, frames=(NUM_FRAMES, NUM_FRAMES)))
+                videos.append((name, video[::-1] if backwards else video))
+    return videos
 
 
 def write_clip(path: Path, frames: np.ndarray) -> None:
@@ -61,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=SAMPLE, help="default: %(default)s")
     out = parser.parse_args(argv).out
-    films = make_films()
-    write_clip(out, np.concatenate([film for _, film in films]))
+    videos = make_videos()
+    write_clip(out, np.concatenate([video for _, video in videos]))
     spans, start = [], 0
-    for name, film in films:
-        spans.append({"class": name, "first": start, "stop": start + len(film)})
-        start += len(film)
+    for name, video in videos:
+        spans.append({"class": name, "first": start, "stop": start + len(video)})
+        start += len(video)
     atomic_write_text(out.with_suffix(".json"), json.dumps(spans, indent=1) + "\n")
-    print(f"wrote {out}: {start} frames, {len(films)} films, {out.stat().st_size / 1e3:.0f} kB")
+    print(f"wrote {out}: {start} frames, {len(videos)} videos, {out.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

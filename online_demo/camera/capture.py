@@ -42,8 +42,8 @@ class Capture:
     def __init__(self, source: Source, *, timeout_s: float = TIMEOUT_S) -> None:
         self.source = source
         self._timeout_s = timeout_s
-        # (frame or None at the end, error)
-        self._queue: queue.Queue[tuple[Captured | None, BaseException | None]] = queue.Queue(self._AHEAD)
+        # Frames, then None at the end or the error that ended them.
+        self._queue: queue.Queue[Captured | BaseException | None] = queue.Queue(self._AHEAD)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
@@ -65,16 +65,16 @@ class Capture:
         deadline = time.monotonic() + self._timeout_s
         while not stopped():
             try:
-                frame, error = self._queue.get(timeout=min(_LOOK_UP_S, self._timeout_s))
+                item = self._queue.get(timeout=min(_LOOK_UP_S, self._timeout_s))
             except queue.Empty:
                 if time.monotonic() < deadline:
                     continue
                 raise InputError(
                     f"{self.source.name} gave no frame for {self._timeout_s:g} seconds: is it alive? (--timeout)"
                 ) from None
-            if error is not None:
-                raise error
-            return frame
+            if isinstance(item, BaseException):
+                raise item
+            return item
         return None
 
     def _run(self) -> None:
@@ -89,20 +89,17 @@ class Capture:
                         break
                     first = first or now
                     time_s = now - first if self.source.live else number / self.source.fps
-                    self._put((Captured(image, number, time_s, 1e3 * (now - began)), None))
-            self._put((None, None))
+                    self._put(Captured(image, number, time_s, 1e3 * (now - began)))
+            self._put(None)
         except BaseException as error:
-            self._put((None, error))
+            self._put(error)
 
-    def _put(self, item: tuple[Captured | None, BaseException | None]) -> None:
+    def _put(self, item: Captured | BaseException | None) -> None:
         if self.source.live:
             self._drain()
         while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                return self._queue.put(item, timeout=0.1)
 
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):

@@ -20,7 +20,7 @@ from ops.data.images import read_rgb_tensor
 from tools.extraction import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published
-SAMPLE = Path(__file__).resolve().parents[1] / "sample.mp4"
+SAMPLE = Path(__file__).resolve().parents[1] / "sample.mp4"  # tools/make_demo_sample.py
 TIMEOUT_S = 10.0
 EVERY_SECOND = 2
 _FOLDER_FPS = 12.0  # Jester's
@@ -54,7 +54,9 @@ class FileSource:
     def __init__(self, path: Path, *, name: str | None = None) -> None:
         self.name = name or str(path)
         self._path = path
-        self.fps = _file_fps(path)
+        with open_video(str(path)) as container:
+            rate = container.streams.video[0].average_rate
+        self.fps = float(rate) if rate and 1 <= rate <= 1000 else 25.0
 
     def frames(self) -> Iterator[np.ndarray]:
         return decoded_frames(self._path, max_frames=sys.maxsize)
@@ -89,7 +91,7 @@ class OpenCvSource:
     every = EVERY_SECOND
 
     def __init__(self, device: int | str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._cv2 = _opencv()
+        self._cv2 = import_cv2("cameras and URLs need", "requirements-demo.txt")
         self._device, self._timeout_s = device, timeout_s
         self.is_camera = isinstance(device, int)
         self.name = f"camera {device}" if self.is_camera else str(device)
@@ -155,9 +157,9 @@ def open_source(text: str | None, *, timeout_s: float = TIMEOUT_S) -> Source:
         InputError: there is no such source.
     """
     if text is None:
-        return OpenCvSource(0, timeout_s=timeout_s) if has_camera() else sample_source()
+        text = "0" if has_camera() else "sample"
     if text == "sample":
-        return sample_source()
+        return FileSource(SAMPLE, name="sample")
     if text.isdecimal() and not os.path.exists(text):
         return OpenCvSource(int(text), timeout_s=timeout_s)
     if _URL.match(text):
@@ -175,17 +177,12 @@ def used_frames(source: Source) -> Iterator[np.ndarray]:
     return itertools.islice(source.frames(), None, None, source.every)
 
 
-def sample_source() -> FileSource:
-    """The clip in the repository: moving digits, about a second of each class (tools/make_demo_sample.py)."""
-    return FileSource(SAMPLE, name="sample")
-
-
 def has_camera() -> bool:
     """Whether a first camera can be opened; without trying where Linux lists none."""
-    if os.path.isdir("/dev") and os.path.exists("/proc") and not os.path.exists("/dev/video0"):
+    if sys.platform == "linux" and not os.path.exists("/dev/video0"):
         return False
     try:
-        cv2 = _opencv()
+        cv2 = import_cv2("cameras and URLs need", "requirements-demo.txt")
     except InputError:
         return False
     capture = cv2.VideoCapture(0)
@@ -194,18 +191,7 @@ def has_camera() -> bool:
     return found
 
 
-def _opencv() -> Any:
-    return import_cv2("cameras and URLs need", "requirements-demo.txt")
-
-
 def _natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Sort key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", path.name)
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
-
-
-def _file_fps(path: Path) -> float:
-    """Frames a second by the file's header, 25 where it has none."""
-    with open_video(str(path)) as container:
-        rate = container.streams.video[0].average_rate
-    return float(rate) if rate and 1 <= rate <= 1000 else 25.0

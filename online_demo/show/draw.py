@@ -45,10 +45,9 @@ class Canvas:
         lines = details.split("\n")[:2]
         right = max((pen.textlength(line, font=self._small) for line in lines), default=0)
         room = WIDTH - 36 - right
-        font = self._large
-        while label and pen.textlength(label, font=font) > room:
+        while label and pen.textlength(label, font=self._large) > room:
             label = label[:-2].rstrip() + "…" if len(label) > 2 else ""
-        pen.text((12, BAR_HEIGHT // 2), label, fill=_TEXT, font=font, anchor="lm")
+        pen.text((12, BAR_HEIGHT // 2), label, fill=_TEXT, font=self._large, anchor="lm")
         for number, line in enumerate(lines):
             place = (WIDTH - 12, (BAR_HEIGHT * (2 * number + 1)) // (2 * len(lines)))
             pen.text(place, line, fill=_FAINT, font=self._small, anchor="rm")

@@ -38,8 +38,14 @@ MAX_VIEWERS = 16
 TIMEOUT_S = 20.0  # of a browser that neither takes what is sent nor answers a ping
 _JPEG_QUALITY = 85
 _PAGE_FOLDER = Path(__file__).resolve().parent / "page"
-_PAGE_FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
-               "/page.css": ("page.css", "text/css")}  # fmt: skip
+_PAGE_FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+_CONTENT_TYPES = {
+    "/": "text/html",
+    "/page.js": "text/javascript",
+    "/page.css": "text/css",
+    "/stream.mjpg": "multipart/x-mixed-replace; boundary=frame",
+    "/results": "text/event-stream",
+}
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -72,7 +78,8 @@ class PageServer:
             raise InputError(f"--serve {host}:{port}: cannot listen there ({reason})") from None
         self._make_recognizer = make_recognizer
         self.num_viewers = self.num_cameras = 0
-        self._newest = b"", {}  # JPEG and figures of the frame shown last
+        self._files = {url: (_PAGE_FOLDER / name).read_text("utf-8") for url, name in _PAGE_FILES.items()}
+        self._newest: dict[str, bytes] = {}  # what each stream sends of the frame shown last
         self._fresh = asyncio.Event()  # set, and replaced, when there is a newer one
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="page", daemon=True)
@@ -94,11 +101,15 @@ class PageServer:
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
         """Hand a frame to the browsers that watch; without one, pictures are not encoded."""
         if self.num_viewers:
-            self._loop.call_soon_threadsafe(self._publish, encode_jpeg(picture), shown.to_dict())
+            jpeg = encode_jpeg(picture)
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            event = f"data: {json.dumps(shown.to_dict())}\n\n"
+            newest = {"/stream.mjpg": head.encode() + jpeg + b"\r\n", "/results": event.encode()}
+            self._loop.call_soon_threadsafe(self._publish, newest)
         return True
 
-    def _publish(self, jpeg: bytes, figures: dict[str, object]) -> None:
-        self._newest = jpeg, figures
+    def _publish(self, newest: dict[str, bytes]) -> None:
+        self._newest = newest
         self._fresh.set()
         self._fresh = asyncio.Event()
 
@@ -106,10 +117,10 @@ class PageServer:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(middlewares=[_refuse_other_sites])
         app.on_response_prepare.append(_add_headers)
-        for url, (name, kind) in _PAGE_FILES.items():
-            app.router.add_get(url, _send_always((_PAGE_FOLDER / name).read_text(encoding="utf-8"), kind))
-        app.router.add_get("/stream.mjpg", self._stream_pictures, allow_head=False)
-        app.router.add_get("/results", self._stream_results, allow_head=False)
+        for url in _PAGE_FILES:
+            app.router.add_get(url, self._send_file)
+        app.router.add_get("/stream.mjpg", self._stream, allow_head=False)
+        app.router.add_get("/results", self._stream, allow_head=False)
         app.router.add_get("/camera", self._recognize_camera, allow_head=False)
         # A browser that goes away cancels its handler, which frees the place that it had.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
@@ -119,31 +130,20 @@ class PageServer:
         await self._stopped.wait()
         await runner.cleanup()
 
-    async def _stream_pictures(self, request: web.Request) -> web.StreamResponse:
-        def part(jpeg: bytes, _: dict[str, object]) -> bytes:
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            return head.encode() + jpeg + b"\r\n"
+    async def _send_file(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._files[request.path], content_type=_CONTENT_TYPES[request.path])
 
-        return await self._stream(request, "multipart/x-mixed-replace; boundary=frame", part)
-
-    async def _stream_results(self, request: web.Request) -> web.StreamResponse:
-        return await self._stream(
-            request, "text/event-stream", lambda _, figures: f"data: {json.dumps(figures)}\n\n".encode()
-        )
-
-    async def _stream(
-        self, request: web.Request, content_type: str, encode: Callable[[bytes, dict[str, object]], bytes]
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Send frame after frame until the browser goes away; one that is slow misses some."""
         if self.num_viewers >= MAX_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"{MAX_VIEWERS} are watching already")
         self.num_viewers += 1
         try:
-            response = web.StreamResponse(headers={"Content-Type": content_type})
+            response = web.StreamResponse(headers={"Content-Type": _CONTENT_TYPES[request.path]})
             await response.prepare(request)
             while True:
                 await self._fresh.wait()
-                await asyncio.wait_for(response.write(encode(*self._newest)), TIMEOUT_S)
+                await asyncio.wait_for(response.write(self._newest[request.path]), TIMEOUT_S)
         finally:
             self.num_viewers -= 1
 
@@ -174,13 +174,6 @@ def _recognize(recognizer: Recognizer, jpeg: bytes) -> dict[str, object]:
     image = decode_jpeg(jpeg)
     decode_ms = 1e3 * (time.perf_counter() - began)
     return {**recognizer(image).to_dict(), "capture_ms": round(decode_ms, 2)}
-
-
-def _send_always(text: str, content_type: str) -> Callable[[web.Request], web.Response]:
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(text=text, content_type=content_type)
-
-    return handler
 
 
 @web.middleware
