@@ -10,38 +10,19 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def find_chromium() -> str:
-    """Its path; skips the test where it is missing ($CHROMIUM names it where it is called something else)."""
-    names = (os.environ["CHROMIUM"],) if os.environ.get("CHROMIUM") else _NAMES
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    if shutil.which("bash") is None:
-        pytest.skip("no bash here to hand Chromium its pipe")
+    """Its path ($CHROMIUM if it has another name); skips the test where it is missing."""
+    found = shutil.which(os.environ.get("CHROMIUM", "chromium"))
+    if found is None or shutil.which("bash") is None:
+        pytest.skip("Chromium, or bash to give it its pipe, is not installed (apt-get install chromium)")
     return found
-
-
-def write_y4m(path: Path, frames: Sequence[np.ndarray], fps: int = 25) -> Path:
-    """uint8 RGB frames (H, W, 3), even sides, as the raw video that a fake camera plays over and over."""
-    import av
-
-    height, width = frames[0].shape[:2]
-    with path.open("wb") as file:
-        file.write(f"YUV4MPEG2 W{width} H{height} F{fps}:1 Ip A1:1 C420mpeg2\n".encode())
-        for frame in frames:
-            planes = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(format="yuv420p")
-            file.write(b"FRAME\n" + planes.to_ndarray().tobytes())
-    return path
 
 
 class Browser:
@@ -54,7 +35,7 @@ class Browser:
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
 
     def open(self, url: str) -> None:
-        """Go to a page; does not wait for it."""
+        """Go to a page, without waiting for it."""
         self._call("Page.navigate", session=self._session, url=url)
 
     def evaluate(self, expression: str) -> Any:
@@ -65,7 +46,7 @@ class Browser:
         return reply["result"].get("value")
 
     def wait_for(self, expression: str, timeout_s: float) -> Any:
-        """The value of an expression as soon as it is true; fails with what the page says when time is up."""
+        """The value of an expression as soon as it is true; fails with the page's text when time is up."""
         deadline = time.monotonic() + timeout_s
         while not (value := self.evaluate(expression)):
             assert time.monotonic() < deadline, f"{expression} is not true: {self.evaluate('document.body.innerText')}"

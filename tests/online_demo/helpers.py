@@ -1,15 +1,19 @@
 """A streaming network that knows still pictures, for tests of the live demo.
 
 Its backbone is random, its classifier is fitted to the features that each picture settles at when it does not move. So
-its answer does not depend on how many frames were seen, or how far apart: a browser and a window may take their time.
+its answer does not depend on how many frames it saw, or how far apart: browsers and windows may take their time.
 """
 
 from __future__ import annotations
 
+import io
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from ops.checkpoint.file import ModelOptions, published_state_dict, save_checkpoint
@@ -40,7 +44,7 @@ def save_random(path: Path, *, arch: str = "mobilenetv2", num_class: int = NUM_P
 
 
 def save_knowing_pictures(path: Path) -> Path:
-    """A streaming network that tells the pictures apart."""
+    """A streaming network that distinguishes the pictures."""
     model, options = _random_model("mobilenetv2", NUM_PICTURES, class_names=CLASS_NAMES)
     head, model.new_fc = model.new_fc, nn.Identity()
     stream = StreamingTSM(model)
@@ -86,3 +90,18 @@ def _random_model(arch: str, num_class: int, **changes: object) -> tuple[nn.Modu
 def _save(model: nn.Module, options: ModelOptions, path: Path) -> None:
     state = {"arch": options.arch, "state_dict": published_state_dict(model), "options": options.to_dict()}
     save_checkpoint(state, path)
+
+
+def wait_until(look: Callable[[], bool], timeout_s: float = 20) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        assert time.monotonic() < deadline, "not seen in time"
+        time.sleep(0.02)
+
+
+def encoded(image: np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
+    """A picture as the bytes of a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, quality=90, **options)
+    return buffer.getvalue()

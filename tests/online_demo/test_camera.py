@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -86,32 +87,15 @@ def test_camera_that_is_unplugged(monkeypatch):
     """OpenCV answers False from then on."""
     cv2 = pytest.importorskip("cv2")
 
-    class Unplugged:
-        reads = 0
-
-        def isOpened(self):
-            return True
-
-        def get(self, key):
-            return 30.0
-
-        def set(self, key, value):
-            pass
-
-        def read(self):
-            self.reads += 1
-            return (True, np.zeros((240, 320, 3), np.uint8) + np.uint8([1, 2, 3])) if self.reads < 4 else (False, None)
-
-        def release(self):
-            self.released = True
-
-    device = Unplugged()
+    image = np.zeros((240, 320, 3), np.uint8) + np.uint8([1, 2, 3])
+    device = mock.Mock(**{"get.return_value": 30.0, "read.side_effect": [(True, image)] * 3 + [(False, None)] * 1000})
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: device)
     frames = []
     with pytest.raises(InputError, match="camera 0 broke off after 3 frames: was it unplugged"):
         frames.extend(OpenCvSource(0).frames())
-    device.reads = 0
+    device.read.side_effect = [(True, image)]
     frames = OpenCvSource(0).frames()
     assert next(frames)[0, 0].tolist() == [3, 2, 1]  # RGB
+    device.release.reset_mock()
     frames.close()
-    assert device.released
+    device.release.assert_called_once()
