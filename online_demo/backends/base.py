@@ -1,4 +1,4 @@
-"""What runs the network, one frame at a time, behind one small interface; and the comparison of two of them."""
+"""The interface of what runs the network, one frame at a time, and the comparison of two of them."""
 
 from __future__ import annotations
 
