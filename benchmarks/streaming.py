@@ -110,7 +110,7 @@ def clip_step(model: TSN) -> Step:
 def demo_cases(path: Path, wanted: Sequence[str] | None, threads: int) -> tuple[list[Case], list[str]]:
     """The online demo's backends, and a line on each that cannot run here."""
     try:
-        backends = importlib.import_module("online_demo.backends")
+        backends = importlib.import_module("online_demo.backends.choose")
         model = importlib.import_module("online_demo.model").load_model(path)
     except ImportError as error:
         return [], [f"the demo's backends are left out: {error}"]

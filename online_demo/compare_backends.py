@@ -1,7 +1,7 @@
 """Do all backends compute the same, over a long stream with the state fed back? python -m online_demo.compare_backends
 
-Each backend takes the frames of a film, begun again until there are enough of them, and is compared with PyTorch frame
-by frame. Exit status 1 where scores differ by more than rounding, or a frame's best class is another.
+Each backend takes the frames of a video, repeated until there are enough of them, and is compared with PyTorch frame by
+frame. Exit status 1 if scores differ by more than rounding, or the best class of any frame differs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from online_demo.backends import BACKENDS, MAX_DIFFERENCE, TorchBackend, compare, make_backend
+from online_demo.backends.base import compare
+from online_demo.backends.choose import BACKENDS, MAX_DIFFERENCE, make_backend
+from online_demo.backends.torch_backend import TorchBackend
+from online_demo.camera.sources import Source, open_source, used_frames
 from online_demo.model import DemoModel, load_model
-from online_demo.sources import Source, open_source, used_frames
 from ops.common.errors import InputError, at_least, run_command
 
 
 def endless_inputs(model: DemoModel, source: Source) -> Iterator[np.ndarray]:
-    """Network inputs of a film that begins again and again."""
+    """Network inputs of a video that repeats for ever."""
     while True:
         yield from map(model.preprocess, used_frames(source))
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = load_model(args.weights, jester=args.jester)
     source = open_source(args.source)
     if source.live:
-        raise InputError(f"--source {args.source}: give a video file or a folder of frames, which gives all the same")
+        raise InputError(f"--source {args.source}: give a video file or a folder of frames, the same for all backends")
     exact = TorchBackend(model, threads=args.threads)
     good = True
     for name in args.backends or BACKENDS:

@@ -22,10 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from online_demo.backends import TorchBackend
-from online_demo.model import DemoModel, load_model
-from online_demo.targets import TARGETS, TargetSpec, find_target, tuning_name
-from online_demo.tvm_build import (
+from online_demo.backends.torch_backend import TorchBackend
+from online_demo.backends.tvm_build import (
     RECORD_FILES,
     TUNING_FOLDER,
     check_host_compiler,
@@ -37,10 +35,11 @@ from online_demo.tvm_build import (
     is_record,
     lower,
     make_target,
-    quiet,
     tvm_errors,
 )
-from online_demo.tvm_runtime import run_check, write_check
+from online_demo.backends.tvm_runtime import run_check, write_check
+from online_demo.backends.tvm_targets import TARGETS, TargetSpec, find_target
+from online_demo.model import DemoModel, load_model
 from ops.common.errors import InputError, at_least, run_command
 from ops.common.files import atomic_path, atomic_write_text
 
@@ -48,7 +47,7 @@ NUM_CHECK_FRAMES = 10
 
 
 def export_options(spec: TargetSpec, path: Path) -> dict[str, Any]:
-    """How to write a shared library (.so), or its objects without linking (.tar); InputError without a compiler."""
+    """TVM's options to write a shared library (.so), or its objects (.tar); InputError without a compiler to link."""
     if path.suffix == ".tar":
         return {"fcompile": import_tvm().support.tar.tar}
     if spec.is_host:
@@ -57,22 +56,14 @@ def export_options(spec: TargetSpec, path: Path) -> dict[str, Any]:
     return {"cc": find_cross_compiler()}
 
 
-def cuda_source(executable: Any) -> str:
-    """The CUDA source of every kernel in a compiled module."""
-    sources = []
-
-    def visit(module: Any) -> None:
-        if module.kind == "cuda":
-            sources.append(module.inspect_source())
-        for imported in module.imports:
-            visit(imported)
-
-    visit(executable.mod)
-    return "\n".join(sources)
+def cuda_source(module: Any) -> str:
+    """The CUDA source of every kernel in a compiled module and in those that it imports."""
+    own = module.inspect_source() if module.kind == "cuda" else ""
+    return own + "".join(cuda_source(imported) for imported in module.imports)
 
 
 def make_check(model: DemoModel, path: Path) -> None:
-    """Write frames of random noise and the scores that PyTorch gives them, one after the other."""
+    """Write frames of random noise and PyTorch's scores of them, with the state fed back."""
     backend = TorchBackend(model)
     frames = np.random.default_rng(0).standard_normal((NUM_CHECK_FRAMES, *model.frame_shape[1:]))
     frames = frames.astype(np.float16)
@@ -107,8 +98,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run_tuning(mod: Any, target: Any, args: argparse.Namespace, *, old_record: Path | None, new_record: Path) -> None:
-    """Search, and keep the best of each task in the record."""
-    from online_demo.tuning import keep_best, start_from, tune
+    """Search, and keep the best loops of each task in the record."""
+    from online_demo.backends.tvm_tuning import keep_best, start_from, tune
 
     with tempfile.TemporaryDirectory() as temporary:
         work_dir = args.work_dir or Path(temporary)
@@ -125,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--tune measures on this machine, not on a {spec.name}: run it on the board, for host")
     if args.untuned and (args.tune or args.record):
         raise InputError("--untuned excludes --tune and --record")
-    output = args.output or Path(f"tsm_{spec.name.replace(':', '_')}{'.tar' if spec.cuda_arch else '.so'}")
+    output = args.output or Path(f"tsm_{spec.name.replace(':', '_')}{'.tar' if spec.gpu else '.so'}")
     if output.suffix not in (".so", ".tar"):
         raise InputError(f"--output {output}: give a name that ends with .so, or .tar for objects without linking")
     options = export_options(spec, output)
@@ -138,13 +129,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     target = make_target(spec)
     began = time.perf_counter()
-    with quiet(), tvm_errors(model, spec):
+    with tvm_errors(model, spec):
         mod = lower(import_step(model), target)
     if args.tune:
-        new_record = args.record or TUNING_FOLDER / tuning_name(spec)
+        new_record = args.record or TUNING_FOLDER / spec.tuning_name
         run_tuning(mod, target, args, old_record=record, new_record=new_record)
         record = new_record
-    with quiet(), tvm_errors(model, spec):
+    with tvm_errors(model, spec):
         executable = compile_module(mod, target, record)
     with atomic_path(output) as temporary:
         executable.export_library(str(temporary), **options)
@@ -153,13 +144,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = time.perf_counter() - began
     tuned = "untuned: many times slower than tuned" if record is None else f"with the tuning record {record}"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) and {check} in {seconds:.0f} s, {tuned}")
-    if spec.cuda_arch:
+    if spec.gpu:
         source = output.with_suffix(".cu")
-        text = cuda_source(executable)
+        text = cuda_source(executable.mod)
         atomic_write_text(source, text)
         print(
-            f"wrote {source}: {text.count('__global__')} kernels for {spec.cuda_arch}. The library holds this source; "
-            "only a TVM that was built with CUDA, on the board, can run it. Nothing here was run on a Jetson."
+            f"wrote {source}: {text.count('__global__')} kernels for {target.attrs['arch']}. The library holds this "
+            "source; only a TVM that was built with CUDA, on the board, can run it. It was never run on a Jetson."
         )
     elif spec.is_host and output.suffix == ".so":
         worst, num_frames, _ = run_check(output, check)

@@ -1,4 +1,4 @@
-"""What the demo says about classes: Jester's gestures, and which results it does not show as they come."""
+"""Rules for single classes: which of Jester's gestures the published demo masks or merges."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["JESTER", "JESTER_CLASSES", "PLAIN", "ClassRules", "rules_for"]
 class ClassRules:
     """How single results are read, by class index.
 
-    masked: never shown; the last kept result repeats instead. same_as: shown as another class. start: the result that
-    held before the first frame; None for none.
+    masked: never shown; the last kept result repeats instead. same_as: shown as another class. start: the result before
+    the first frame; None for none.
     """
 
     masked: frozenset[int] = frozenset()
@@ -25,7 +25,7 @@ class ClassRules:
 
 PLAIN = ClassRules()
 # The published demo's rules. Masked: Rolling Hand Backward and Forward, Turning Hand Clockwise and Counterclockwise,
-# Pulling Hand In. "Doing other things" is shown as "No gesture", which also holds before the first frame.
+# Pulling Hand In. "Doing other things" is shown as "No gesture", which is also the result before the first frame.
 JESTER = ClassRules(masked=frozenset({7, 8, 21, 22, 3}), same_as={0: 2}, start=2)
 
 

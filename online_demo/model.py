@@ -17,8 +17,7 @@ from pretrained.fetch import fetch
 from pretrained.table import files_folder, find_row, local_path
 
 FOLDER = Path(__file__).resolve().parent
-DEFAULT_WEIGHTS = FOLDER / "weights" / "moving_digits_online.pth.tar"
-TRAINING_SCRIPT = "scripts/train_tsm_moving_digits_online.sh"
+DEFAULT_WEIGHTS = FOLDER / "weights" / "moving_digits_online.pth.tar"  # scripts/train_tsm_moving_digits_online.sh
 JESTER_ROW = "jester_tsm_mobilenetv2_online"
 
 
@@ -26,7 +25,7 @@ JESTER_ROW = "jester_tsm_mobilenetv2_online"
 class DemoModel:
     """A streaming network, BatchNorm folded, and what the demo knows about it.
 
-    path: the file it comes from. digest: sha256 of that file. buffer_shapes: (1, C, H, W) of each buffer.
+    path: the file it comes from. digest: sha256 of that file.
     """
 
     stream: StreamingTSM
@@ -44,7 +43,18 @@ class DemoModel:
         return (1, 3, self.input_size, self.input_size)
 
     @property
+    def stem(self) -> str:
+        """Beginning of the names of files made from it."""
+        return self.path.name.split(".")[0]
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What files made from it depend on."""
+        return {"weights": self.digest, "size": self.input_size}
+
+    @property
     def buffer_shapes(self) -> list[tuple[int, ...]]:
+        """(1, C, H, W) of each buffer."""
         return [(1, *shape) for shape in self.stream.state_shapes(self.input_size, self.input_size)]
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
@@ -64,15 +74,16 @@ def load_model(
     Args:
         weights: an online checkpoint of ours, the published streaming file, or a name in the table of published
             checkpoints; None takes the small one of the repository, trained on the moving digits.
-        jester: the published gesture network, fetched if it is not here yet.
-        labels: class names, a name a line, in place of those recorded in the checkpoint.
+        jester: the published gesture network, fetched if it is not there yet.
+        labels: class names, one a line, in place of those recorded in the checkpoint.
 
     Raises:
         InputError: no such file, a network that cannot stream, or another number of names than classes.
     """
     path = _find_weights(weights, jester=jester)
     stream = StreamingTSM.from_checkpoint(path, fold_bn=True)
-    return DemoModel(stream, path, _sha256(path), _class_names(stream, path, labels))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return DemoModel(stream, path, digest, _class_names(stream, path, labels))
 
 
 def _find_weights(weights: str | Path | None, *, jester: bool) -> Path:
@@ -82,21 +93,13 @@ def _find_weights(weights: str | Path | None, *, jester: bool) -> Path:
         folder = files_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-        try:
             return fetch(find_row(JESTER_ROW), folder)
-        except InputError as error:
+        except (InputError, OSError) as error:
             raise InputError(
-                f"--jester: {error} (of python -m pretrained.fetch {JESTER_ROW}), or put the file into {folder}"
+                f"--jester: {error}; run python -m pretrained.fetch {JESTER_ROW} with its own options, or put the file "
+                f"into {folder}"
             ) from None
-    if weights is not None:
-        return local_path(weights)
-    if not DEFAULT_WEIGHTS.is_file():
-        raise InputError(
-            f"{DEFAULT_WEIGHTS} is not there: make it with bash {TRAINING_SCRIPT}, or give --weights or --jester"
-        )
-    return DEFAULT_WEIGHTS
+    return DEFAULT_WEIGHTS if weights is None else local_path(weights)
 
 
 def _class_names(stream: StreamingTSM, path: Path, labels: str | Path | None) -> tuple[str, ...]:
@@ -111,11 +114,3 @@ def _class_names(stream: StreamingTSM, path: Path, labels: str | Path | None) ->
     if num_class == len(JESTER_CLASSES) and stream.options is not None and stream.options.dataset == "jester":
         return JESTER_CLASSES
     return tuple(f"class {index}" for index in range(num_class or 0))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

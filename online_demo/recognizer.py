@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from online_demo.backends import Backend
-from online_demo.model import DemoModel
+from online_demo.backends.base import Backend
 from online_demo.smoothing import Smoother, SmoothingOptions
+
+if TYPE_CHECKING:
+    from online_demo.model import DemoModel
 
 NUM_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the network said of a frame.
+    """What the network says of a frame.
 
-    label: name of the smoothed result, "" while there is none; index: its number. frame_label: of this frame alone.
+    label: name of the smoothed result, "" while there is none; index: its number. frame_label: from this frame alone.
     top: (name, probability) of the best classes by the scores of the window, best first. network_ms: preprocessing and
     the network's step.
     """

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from online_demo.gestures import PLAIN, ClassRules
-from ops.common.errors import InputError
 
 SCORE_WINDOW = 12
 
@@ -17,17 +16,13 @@ SCORE_WINDOW = 12
 class SmoothingOptions:
     """Each step can be switched off on its own.
 
-    score_window: score vectors to sum, the newest one included (1: no sum). rules: masked and merged classes. vote: a
-    change of the result is taken only if the last two kept results agree.
+    score_window: number of score vectors to sum, the newest included (1: no sum). rules: masked and merged classes.
+    vote: a change of the result is taken only if the last two kept results agree.
     """
 
     score_window: int = SCORE_WINDOW
     rules: ClassRules = PLAIN
     vote: bool = True
-
-    def __post_init__(self) -> None:
-        if self.score_window < 1:
-            raise InputError(f"the scores of 1 frame or more are summed, not {self.score_window}")
 
 
 @dataclass(frozen=True)

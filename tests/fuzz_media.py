@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from online_demo.camera.sources import open_source
 from online_demo.model import load_model
-from online_demo.sources import open_source
 from ops.checkpoint.file import load_checkpoint
 from ops.checkpoint.weights import load_into
 from ops.common.errors import InputError
@@ -21,9 +21,9 @@ from ops.dataset import TSNDataSet
 from ops.evaluation.scores import Scores
 from ops.models import TSN
 from ops.transforms import test_transform, train_transform
-from tests.demo_helpers import save_random
 from tests.fuzz_base import Reader, Value, anything_goes, digest, nothing_may_differ
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video
+from tests.online_demo.helpers import save_random
 from tools.check_dataset import check_video
 from tools.shared.extraction import Extraction, extract_video
 

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from online_demo.backends import BACKENDS, make_backend
-from online_demo.main import run_source
+from online_demo.backends.choose import BACKENDS, make_backend
+from online_demo.camera.sources import open_source
+from online_demo.loop import Playback, run_source
 from online_demo.model import DEFAULT_WEIGHTS, load_model
-from online_demo.outputs import Shown
 from online_demo.recognizer import Recognizer
+from online_demo.show.outputs import Shown
 from online_demo.smoothing import SmoothingOptions
-from online_demo.sources import TIMEOUT_S, sample_source
 from ops.common.errors import InputError, run_command
-from tests.demo_helpers import save_random
+from tests.online_demo.helpers import save_random
 
 MIN_ROWS = 8  # so that a quarter has two
 RSS_SHARE, RSS_BYTES = 0.02, 4 << 20  # growth that is allowed, both together
@@ -150,13 +150,10 @@ def growth(rows: Sequence[Row]) -> list[str]:
 def soak(weights: Path, *, backend: str, seconds: float, fps: float | None, max_frames: int | None = None) -> list[Row]:
     """Run the demo's loop for so long, or for `max_frames`, as fast as it goes where `fps` is None."""
     model = load_model(weights)
-    source = sample_source()
+    source = open_source("sample")
     recognizer = Recognizer(model, make_backend(backend, model, threads=1), SmoothingOptions())
     watch = Watch(seconds, fps, max_frames)
-    run_source(
-        source, recognizer, [watch], every=1, mirrored=False, paced=False, loop=True, max_frames=None,
-        timeout_s=TIMEOUT_S, stopped=lambda: False,
-    )  # fmt: skip
+    run_source(source, recognizer, [watch], Playback(every=1, repeat=True))
     return watch.rows
 
 

@@ -1,12 +1,11 @@
 """Files and servers that mean harm: each refused with one line, nothing run, nothing written, nobody called.
 
 More of them, where their readers are tested: code in checkpoints and zip bombs (test_checkpoint_read.py), pictures of
-60,000 x 60,000 pixels, pipes, EPS and 10^9 frames (test_video.py), web pages in a checkpoint's place, wrong
-checksums (pretrained/test_fetch.py), other pages' requests and paths to files (test_online_demo_serve.py).
+60,000 x 60,000 pixels, pipes, EPS and 10^9 frames (test_video.py), web pages in a checkpoint's place, size caps, wrong
+checksums (test_pretrained.py), other pages' requests and paths to files (online_demo/test_web.py).
 """
 
 import contextlib
-import http.client
 import io
 import json
 import os
@@ -26,12 +25,8 @@ import pytest
 import torch
 from PIL import Image
 
-from online_demo import incoming, serve, watching
+from online_demo.camera.sources import open_source
 from online_demo.model import load_model
-from online_demo.outputs import Shown
-from online_demo.recognizer import Result
-from online_demo.serve import PageServer
-from online_demo.sources import open_source
 from ops.checkpoint.file import load_checkpoint
 from ops.common.errors import InputError, escaped, is_one_line, run_command
 from ops.data import images
@@ -42,8 +37,9 @@ from ops.dataset import TSNDataSet
 from ops.dataset_configs import read_class_names
 from ops.evaluation.scores import Scores
 from ops.training.log import RunLog
-from tests.demo_helpers import save_random
+from pretrained.download import download
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video
+from tests.online_demo.helpers import save_random
 from tools import check_dataset, gen_label_kinetics, gen_label_sthv2, predict, vid2img_kinetics
 from tools.shared.lists import VideoFolders
 
@@ -282,8 +278,6 @@ def test_pictures_of_endless_scans_are_refused(tmp_path, read):
     path.write_bytes(jpeg_of_many_scans(4000, 5000))
     with refusal("img_00001.jpg", "scans"):
         read(str(path))
-    with refusal("the picture", "scans"):
-        watching.decode_jpeg(jpeg_of_many_scans(1000, 5000))
     data = jpeg_of_many_scans(4000, 5000)
     path.write_bytes(data[:2] + b"\xff\0" + data[2:])  # junk between headers, which decoders get over
     with refusal("img_00001.jpg", "scans"):
@@ -374,62 +368,101 @@ def test_a_film_whose_name_is_no_text(tmp_path, monkeypatch):
     assert json.loads(output.getvalue())["video"] == str(film)
 
 
-HTML = "<img src=x onerror=alert(1)>\"'&</script>"
-
-
-def test_labels_with_html_stay_text_on_the_page():
-    """They travel as JSON and are put in as text; the page's policy forbids scripts in it besides."""
-    with PageServer(("127.0.0.1", 0), lambda: None) as server:
-        result = Result(HTML, 0, HTML, ((HTML, 1.0),), 1.0)
-        with contextlib.closing(http.client.HTTPConnection(*server._server.server_address, timeout=20)) as connection:
-            connection.request("GET", "/results")
-            reply = connection.getresponse()
-            server.page.show(np.zeros((2, 2, 3), np.uint8), Shown(0, 0.0, result, True, 1.0, 1.0, 1.0))
-            line = next(line for line in iter(reply.readline, b"") if line.startswith(b"data: "))
-            assert reply.headers["Content-Type"] == "text/event-stream"
-            assert json.loads(line.removeprefix(b"data: "))["label"] == HTML
-            assert reply.headers["X-Content-Type-Options"] == "nosniff"
-            assert "script-src 'self';" in reply.headers["Content-Security-Policy"]
-    for name in ("index.html", "page.js"):
-        text = (serve._FOLDER / name).read_text()
-        assert not any(word in text for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
-
-
 # --- servers and visitors ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", b"POST /frame HTTP/1.1\r\n"
-                                  b"Host: localhost\r\nContent-Length: 1000000\r\n\r\n"])  # fmt: skip
-def test_visitors_that_dribble_are_sent_home(monkeypatch, head):
-    monkeypatch.setattr(incoming, "REQUEST_TIMEOUT_S", 0.4)
-    monkeypatch.setattr(serve, "MAX_CONNECTIONS", 1)
-    with PageServer(("127.0.0.1", 0), lambda: None) as server:
-        address = server._server.server_address
-        with socket.create_connection(address, timeout=20) as slow:
-            slow.sendall(head)
-            began = time.monotonic()
+@contextlib.contextmanager
+def raw_server(answer):
+    """A server on this machine that lets `answer(connection)` do what it likes with whoever calls."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    stopped = threading.Event()
+
+    def run():
+        while not stopped.is_set():
             with contextlib.suppress(OSError):
-                while time.monotonic() - began < 20:
-                    slow.sendall(b"x")
-                    time.sleep(0.02)
-            assert time.monotonic() - began < 15
-        deadline = time.monotonic() + 10
-        while True:  # its place is free again
-            connection = http.client.HTTPConnection(*address, timeout=20)
-            with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-                connection.request("GET", "/")
-                assert connection.getresponse().status == 200
-                break
-            assert time.monotonic() < deadline
+                connection, _ = listening.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    answer(connection, stopped)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/x.pth"
+    finally:
+        stopped.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
 
 
-def test_a_picture_of_endless_scans_is_refused_by_the_page():
-    with PageServer(("127.0.0.1", 0), lambda: lambda image: None) as server:
-        session = server.sessions.create()
-        with contextlib.closing(http.client.HTTPConnection(*server._server.server_address, timeout=20)) as connection:
-            connection.request("POST", f"/frame?session={session}", jpeg_of_many_scans(1000, 5000))
-            reply = connection.getresponse()
-            assert (reply.status, "scans" in json.loads(reply.read())["error"]) == (400, True)
+def dribble(head, piece):
+    def answer(connection, stopped):
+        connection.sendall(head)
+        while not stopped.wait(0.02):
+            connection.sendall(piece)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        dribble(b"", b""),  # never answers
+        dribble(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),  # one header without an end
+        dribble(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x"),  # 50 bytes a second
+        dribble(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),  # the length of a chunk
+    ],
+)
+def test_servers_that_dribble_are_given_up(tmp_path, monkeypatch, answer):
+    monkeypatch.setattr("pretrained.transfer._PAUSE_S", 0.01)
+    began = time.monotonic()
+    with raw_server(answer) as url, refusal("broken off"):
+        download(url, tmp_path / "x.pth", timeout_s=0.3)
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "x.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("http://192.0.2.1/x", "only https"),
+        ("file:///etc/passwd", "is not allowed"),
+        ("ftp://127.0.0.1/x", "only https"),
+        ("gopher://x/", "is not allowed"),
+    ],
+)
+def test_redirects_lead_nowhere_else(tmp_path, target, words):
+    def answer(connection, stopped):
+        connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with raw_server(answer) as url, refusal(words):
+        download(url, tmp_path / "x.pth", timeout_s=2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_body_of_a_redirect_is_not_read(tmp_path):
+    """urllib would read it to its end, which need not come."""
+
+    def answer(connection, stopped):
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /other.pth\r\n\r\n")
+        while not stopped.is_set():
+            connection.sendall(bytes(1 << 16))
+
+    with raw_server(answer) as url, refusal("answers 302"):  # redirected to and fro until urllib has had enough
+        download(url, tmp_path / "x.pth", timeout_s=2)
+
+
+def test_more_than_the_cap_without_a_length_is_given_up(tmp_path):
+    def answer(connection, stopped):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not stopped.is_set():
+            connection.sendall(bytes(1 << 16))
+
+    with raw_server(answer) as url, refusal("larger than 1000000 bytes"):
+        download(url, tmp_path / "x.pth", max_bytes=1_000_000, timeout_s=2)
+    assert not (tmp_path / "x.pth").exists()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2_000_000
 
 
 # --- annotations ------------------------------------------------------------------------------------------------------

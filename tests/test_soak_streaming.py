@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.demo_helpers import save_random
+from tests.online_demo.helpers import save_random
 from tests.soak_streaming import LATENCY_SHARE, MIN_ROWS, RSS_BYTES, RSS_SHARE, Row, growth, soak
 
 ROW = Row(1.0, 600, 10.0, 500 << 20, 10, 3, 10.0, 12.0, 11.0)

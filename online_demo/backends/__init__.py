@@ -1,0 +1,1 @@
+"""What runs the network: PyTorch, ONNX Runtime (float and 8 bits), code that TVM compiled."""

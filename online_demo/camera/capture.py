@@ -1,0 +1,107 @@
+"""Reading a source in a thread of its own, so that neither a slow network nor a silent camera blocks the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from online_demo.camera.sources import TIMEOUT_S, Source
+from ops.common.errors import InputError
+
+_LOOK_UP_S = 0.2
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A frame: RGB uint8 (H, W, 3), its number from 0, the duration of reading it.
+
+    time_s: since the first frame, by the clock for a live source, by the number for others.
+    """
+
+    image: np.ndarray
+    number: int
+    time_s: float
+    capture_ms: float
+
+
+class Capture:
+    """Reads a source in a thread of its own: keeps only the newest frame of a live source, every one of others.
+
+    A context manager. `read` never waits longer than `timeout_s` without a frame.
+    """
+
+    _AHEAD = 3  # frames of a file that are decoded in advance
+
+    def __init__(self, source: Source, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.source = source
+        self._timeout_s = timeout_s
+        # Frames, then None at the end or the error that ended them.
+        self._queue: queue.Queue[Captured | BaseException | None] = queue.Queue(self._AHEAD)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+
+    def __enter__(self) -> Capture:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._drain()
+        self._thread.join(timeout=2)  # the thread of a source that never answers ends with the process
+
+    def read(self, stopped: Callable[[], bool] = lambda: False) -> Captured | None:
+        """The next frame; None at the end, or if `stopped` says so before it comes.
+
+        Raises:
+            InputError: the source broke off, or gave no frame for too long.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while not stopped():
+            try:
+                item = self._queue.get(timeout=min(_LOOK_UP_S, self._timeout_s))
+            except queue.Empty:
+                if time.monotonic() < deadline:
+                    continue
+                raise InputError(
+                    f"{self.source.name} gave no frame for {self._timeout_s:g} seconds: is it alive? (--timeout)"
+                ) from None
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        return None
+
+    def _run(self) -> None:
+        try:
+            with contextlib.closing(self.source.frames()) as frames:
+                first = None
+                for number in itertools.count():
+                    began = time.perf_counter()
+                    image = next(frames, None)
+                    now = time.perf_counter()
+                    if image is None or self._stopped.is_set():
+                        break
+                    first = first or now
+                    time_s = now - first if self.source.live else number / self.source.fps
+                    self._put(Captured(image, number, time_s, 1e3 * (now - began)))
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Captured | BaseException | None) -> None:
+        if self.source.live:
+            self._drain()
+        while not self._stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                return self._queue.put(item, timeout=0.1)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()

@@ -1,0 +1,1 @@
+"""Where results go over the network: a page for browsers."""
