@@ -1,9 +1,9 @@
-"""Damaged files for every reader of the project: python -m tests.fuzz_readers [--cases N] [--seed S] [--reader NAME]
+"""Damaged files for the readers of the project: python -m tests.fuzz_readers [--cases N] [--seed S] [--reader NAME]
 
-Each case damages one file (tests/damage.py) and reads it in a process of its own kind. Good ends: the result of the
-whole file; where the format carries no checksum, a result of the right form; or one InputError. Bad ends: any other
-exception, more than CPU_S seconds, a process that dies or takes MAX_GROWTH of memory, a result that is not what its
-form promises. Prints a Markdown table; exit status 1 if there was a bad end.
+Each case damages one file and reads it as tests/fuzz_inputs.py says. Good ends: the value of the whole file; where the
+format carries no checksum, a value of the right form; or one InputError. Bad ends: any other exception, more than
+TIMEOUT_S seconds, a process that dies or takes MAX_GROWTH_MIB more memory, a value of the wrong form. Prints a Markdown
+table; exit status 1 if there was a bad end.
 """
 
 from __future__ import annotations
@@ -13,219 +13,167 @@ import multiprocessing
 import os
 import resource
 import shutil
-import signal
-import sys
 import tempfile
 import traceback
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from concurrent.futures import TimeoutError
 from pathlib import Path
 
 import numpy as np
 import torch
+from pebble import ProcessExpired, ProcessPool
 
-from ops.common.errors import InputError, run_command
-from tests.damage import damage
-from tests.fuzz_base import Reader
-from tests.fuzz_media import media_readers
-from tests.fuzz_texts import text_readers
+from ops.common.errors import InputError, at_least, run_command
+from tests.fuzz_inputs import READERS, Value
 
-READERS = (*media_readers(), *text_readers())
-
-CPU_S = 15
-WALL_S = 180  # for those that wait without computing; other programs may keep this machine busy
-MAX_GROWTH = 1 << 30
+TIMEOUT_S = 120  # other programs may keep this machine busy
+MAX_GROWTH_MIB = 1024
 
 SAME, DIFFERS, REFUSED = "read as before", "read, content differs", "refused with a line"
 TRACEBACK, HANG, CRASH, WRONG = "tracebacks", "hangs", "crashes", "wrong results"
 KINDS = (SAME, DIFFERS, REFUSED, TRACEBACK, HANG, CRASH, WRONG)
-BAD = (TRACEBACK, HANG, CRASH, WRONG)
+
+OTHER_FILES = (  # in the place of a file
+    b"<!doctype html><title>404 Not Found</title>",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+    b"\xff\xd8\xff\xe0\0\x10JFIF\0",
+    b"\xff\xfev\0i\0d\0e\0o\0 \0001\0\n\0",  # UTF-16
+    b"0 0 0\n" * 50,
+    bytes(4096),
+    b"",
+)
 
 
-@dataclass
-class Outcomes:
-    """How the cases of a reader ended; `bad` tells of each bad end in a line."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    bad: list[str] = field(default_factory=list)
-
-    def row(self, name: str) -> str:
-        cells = [name, self.counts.total(), *(self.counts[kind] for kind in KINDS)]
-        return f"| {' | '.join(map(str, cells))} |"
+def change_bytes(data: bytes, rng: np.random.RandomState) -> bytes:
+    """One to eight bytes: anywhere, in the first 512 (headers) or in the last 512 (tables of archives and videos)."""
+    damaged, size = bytearray(data), len(data)
+    start, stop = ((0, size), (0, min(512, size)), (max(0, size - 512), size))[rng.randint(3)]
+    for at in rng.randint(start, stop, size=rng.randint(1, 9)):
+        damaged[at] ^= rng.randint(1, 256)
+    return bytes(damaged)
 
 
-def table_header() -> str:
-    return f"| reader | cases | {' | '.join(KINDS)} |\n|---|{'---:|' * (len(KINDS) + 1)}"
+def damage(data: bytes, rng: np.random.RandomState, others: Sequence[bytes] = ()) -> tuple[str, bytes]:
+    """Name of the damage and the damaged bytes, which always differ from `data`; others: files of the same kind."""
+    while True:
+        length = min(len(data), int(np.exp(rng.uniform(0, np.log(4096)))))  # mostly short
+        start = rng.randint(len(data) - length + 1)
+        before, block, after = data[:start], data[start : start + length], data[start + length :]
+        other, stop = others[rng.randint(len(others))] if others else b"", start + min(length, len(data) // 4 + 1)
+        ways = {
+            "a bit flipped": before + bytes([block[0] ^ (1 << rng.randint(8))]) + block[1:] + after,
+            "bytes changed": change_bytes(data, rng),
+            "a digit changed": before + (block + after).replace(b"%d" % rng.randint(10), b"%d" % rng.randint(10), 1),
+            "end cut": data[: rng.randint(len(data))],
+            "a block removed": before + after,
+            "a block repeated": before + block + block + after,
+            "a block of zeros": before + bytes(length) + after,
+            "a block of noise": before + rng.bytes(length) + after,
+            "a block of another file": data[:start] + other[start:stop] + data[stop:],
+            "another file": OTHER_FILES[rng.randint(len(OTHER_FILES))],
+        }
+        name = list(ways)[rng.randint(len(ways))]
+        if ways[name] != data:
+            return name, ways[name]
 
 
-def make_case(reader: Reader, folder: Path, files: Sequence[str], seed: int, number: int) -> tuple[str, str, bytes]:
+def make_case(name: str, folder: Path, files: Sequence[str], seed: int, number: int) -> tuple[str, str, bytes]:
     """(file, name of the damage, damaged bytes) of a case; depends on nothing but its arguments."""
-    rng = np.random.RandomState([seed, number, zlib.crc32(reader.name.encode())])
+    rng = np.random.RandomState([seed, number, zlib.crc32(name.encode())])
     file = files[rng.randint(len(files))]
     alike = [other for other in files if other != file and Path(other).suffix == Path(file).suffix]
-    others = [(folder / other).read_bytes() for other in alike]
-    return file, *damage((folder / file).read_bytes(), rng, others)
+    return file, *damage((folder / file).read_bytes(), rng, [(folder / other).read_bytes() for other in alike])
 
 
-def _try(reader: Reader, folder: Path, file: str, whole: dict[str, object]) -> tuple[str, str]:
-    """Read the damaged input; returns the kind of end, and what is to be said of a bad one."""
+def read_copy(name: str, original: Path, file: str, data: bytes | None = None) -> Value:
+    """What a reader makes of a copy of its folder, in which the file may hold other data."""
+    with tempfile.TemporaryDirectory(dir=original.parent) as work:
+        folder = Path(shutil.copytree(original, work, dirs_exist_ok=True))
+        if data is not None:
+            (folder / file).write_bytes(data)
+        return READERS[name].read(folder, file)
+
+
+def run_case(name: str, original: Path, whole: dict[str, Value], seed: int, number: int) -> tuple[str, str]:
+    """Read a damaged file; returns the kind of end, and what to say of a bad one."""
+    file, _, damaged = make_case(name, original, list(whole), seed, number)
+    kind, detail, before = DIFFERS, "", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        value = reader.read(folder, file)
-    except InputError as error:
-        return (REFUSED, "") if str(error).strip() else (TRACEBACK, "an InputError without words")
+        value = read_copy(name, original, file, damaged)
+        problem = READERS[name].problem(value, whole[file])
+        if value == whole[file]:
+            kind = SAME
+        elif problem or value in whole.values():
+            kind, detail = WRONG, problem or "another file's content"
+    except InputError:
+        kind = REFUSED
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())[:150]
-        return TRACEBACK, f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
-    if value == whole[file]:
-        return SAME, ""
-    problem = reader.problem(value, whole[file])
-    if problem is None and any(value == other for name, other in whole.items() if name != file):
-        problem = "another file's content"
-    return (WRONG, problem) if problem else (DIFFERS, "")
+        kind, detail = TRACEBACK, f"{error!r} ({Path(place.filename).name}:{place.lineno})"[-200:]
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+    return (CRASH, f"took {grown} MiB") if grown > MAX_GROWTH_MIB else (kind, detail)
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _work(
-    reader: Reader, original: Path, files: Sequence[str], seed: int, cases: list[int], answer: Connection
-) -> None:
-    """In a child: do the cases one after the other, sending (kind, detail) of each."""
+def _start_worker() -> None:
     devnull = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(devnull, descriptor)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    folder, elsewhere = original.parent / "work", original.parent / "elsewhere"
-    for path in (folder, elsewhere):
-        shutil.rmtree(path, ignore_errors=True)
-    shutil.copytree(original, folder, symlinks=True)
-    elsewhere.mkdir()
-    os.chdir(elsewhere)
-    whole = {}
-    for file in files:
-        whole[file] = reader.read(folder, file)
-        _restore(original, folder)
-    for number in cases:
-        file, _, damaged = make_case(reader, original, files, seed, number)
-        (folder / file).write_bytes(damaged)
-        before = _peak_bytes()
-        signal.setitimer(signal.ITIMER_PROF, CPU_S)  # SIGPROF ends the process, wherever it is
-        kind, detail = _try(reader, folder, file, whole)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        if _peak_bytes() - before > MAX_GROWTH:
-            kind, detail = CRASH, f"took {(_peak_bytes() - before) >> 20} MiB"
-        if os.listdir(elsewhere) or len(os.listdir(original.parent)) != 3:
-            kind, detail = WRONG, "wrote outside of its folder"
-        answer.send((kind, detail))
-        _restore(original, folder)
+    torch.set_num_threads(1)
 
 
-def _restore(original: Path, folder: Path) -> None:
-    """Put back what a case changed: damaged files, files that it wrote."""
-    wanted = {path.relative_to(original) for path in original.rglob("*")}
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.relative_to(folder) not in wanted:
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    for relative in sorted(wanted):
-        source, target = original / relative, folder / relative
-        if source.is_dir():
-            target.mkdir(exist_ok=True)
-        elif not target.exists() or source.read_bytes() != target.read_bytes():
-            shutil.copyfile(source, target)
-
-
-def fuzz(reader: Reader, cases: Sequence[int], seed: int) -> Outcomes:
-    """Do these cases of a reader; a child that dies or hangs costs its case only."""
-    outcomes = Outcomes()
-    context = multiprocessing.get_context("fork")  # the readers' modules are imported once
+def fuzz(pool: ProcessPool, name: str, num_cases: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Run cases 0 to `num_cases` - 1 of a reader; returns how many ended in which way, and a line for each bad end."""
+    counts, bad = Counter(), []
     with tempfile.TemporaryDirectory(prefix="tsm-fuzz-") as temporary:
         original = Path(temporary) / "original"
         original.mkdir()
-        files = reader.make(original)
-        queue = deque(cases)
-        while queue:
-            ours, theirs = context.Pipe(duplex=False)
-            child = context.Process(target=_work, args=(reader, original, files, seed, list(queue), theirs))
-            child.start()
-            theirs.close()
-            num_done = 0
-            while queue:
-                hung = not ours.poll(WALL_S)
-                try:
-                    kind, detail = (HANG, f"no answer in {WALL_S} s") if hung else ours.recv()
-                except EOFError:
-                    child.join()
-                    if not num_done and child.exitcode == 1:
-                        raise RuntimeError(f"{reader.name}: cannot read its own whole files") from None
-                    slow = child.exitcode == -signal.SIGPROF
-                    kind, detail = (HANG, f"over {CPU_S} s") if slow else (CRASH, f"exit status {child.exitcode}")
-                number, num_done = queue.popleft(), num_done + 1
-                outcomes.counts[kind] += 1
-                if kind in BAD:
-                    file, name, _ = make_case(reader, original, files, seed, number)
-                    outcomes.bad.append(f"{reader.name} #{number} ({file}, {name}): {kind}: {detail}")
-                if hung or not child.is_alive():
-                    break
-            child.kill()
-            child.join()
-            ours.close()
-    return outcomes
+        files = READERS[name].make(original)
+        whole = {file: pool.schedule(read_copy, (name, original, file)).result() for file in files}
+        cases = [pool.schedule(run_case, (name, original, whole, seed, n), timeout=TIMEOUT_S) for n in range(num_cases)]
+        for number, case in enumerate(cases):
+            try:
+                kind, detail = case.result()
+            except TimeoutError:
+                kind, detail = HANG, f"over {TIMEOUT_S} s"
+            except ProcessExpired as error:
+                kind, detail = CRASH, f"exit status {error.exitcode}"
+            counts[kind] += 1
+            if kind not in (SAME, DIFFERS, REFUSED):
+                file, damage_name, _ = make_case(name, original, files, seed, number)
+                bad.append(f"{name} #{number} ({file}, {damage_name}): {kind}: {detail}")
+    return counts, bad
 
 
-def share_out(num_cases: int, readers: Sequence[Reader]) -> list[int]:
-    """Cases of each reader, by weight, one at least."""
-    total = sum(reader.weight for reader in readers)
-    return [max(1, round(num_cases * reader.weight / total)) for reader in readers]
+def fuzz_all(num_cases: int, seed: int, names: Sequence[str] = tuple(READERS)) -> list[str]:
+    """Share the cases out over these readers, print the table as it grows, and return a line for each bad end."""
+    total, problems = Counter(), []
+    print(f"| reader | cases | {' | '.join(KINDS)} |\n|---|{'---:|' * (len(KINDS) + 1)}", flush=True)
+    context = multiprocessing.get_context("fork")  # the readers' modules are imported once
+    with ProcessPool(os.cpu_count(), initializer=_start_worker, context=context) as pool:
+        for name in names:
+            counts, bad = fuzz(pool, name, -(-num_cases // len(names)), seed)
+            print(_row(name, counts), flush=True)
+            total, problems = total + counts, problems + bad
+    print(_row("all", total), flush=True)
+    return problems
 
 
-def fuzz_all(num_cases: int, seed: int, readers: Sequence[Reader] = READERS) -> list[str]:
-    """Fuzz, print the table as it grows, and return the bad ends."""
-    print(table_header(), flush=True)
-    everything = Outcomes()
-    for reader, count in zip(readers, share_out(num_cases, readers), strict=True):
-        outcomes = fuzz(reader, range(count), seed)
-        print(outcomes.row(reader.name), flush=True)
-        everything.counts += outcomes.counts
-        everything.bad += outcomes.bad
-    print(everything.row("all"), flush=True)
-    return everything.bad
+def _row(name: str, counts: Counter[str]) -> str:
+    return f"| {' | '.join(map(str, [name, counts.total(), *(counts[kind] for kind in KINDS)]))} |"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 1 if a case ended badly."""
-    names = [reader.name for reader in READERS]
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz_readers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cases", type=int, default=6000, help="over all readers (%(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=at_least(1), default=6000, help="over all readers (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reader", action="append", metavar="NAME", help=f"only this one: {'; '.join(names)}")
-    parser.add_argument(
-        "--keep", type=int, metavar="NUMBER", help="do nothing but write this case of --reader to ./fuzz"
-    )
+    parser.add_argument("--reader", nargs="+", choices=READERS, default=list(READERS), help="only these")
     args = parser.parse_args(argv)
-    unknown = set(args.reader or ()) - set(names)
-    if unknown or args.cases < 1:
-        raise InputError(f"no reader {', '.join(unknown)}: {'; '.join(names)}" if unknown else "--cases is 1 or more")
-    torch.set_num_threads(1)
-    readers = [reader for reader in READERS if not args.reader or reader.name in args.reader]
-    if args.keep is not None:
-        if len(readers) != 1:
-            raise InputError("--keep writes a case of one reader: give one --reader")
-        folder = Path("fuzz")
-        folder.mkdir()
-        file, name, damaged = make_case(readers[0], folder, readers[0].make(folder), args.seed, args.keep)
-        (folder / file).write_bytes(damaged)
-        print(f"{folder / file}: {name}")
-        return 0
-    bad = fuzz_all(args.cases, args.seed, readers)
-    print("", *bad, sep="\n")
-    return 1 if bad else 0
+    problems = fuzz_all(args.cases, args.seed, args.reader)
+    print("", *problems, sep="\n")
+    return int(bool(problems))
 
 
 if __name__ == "__main__":

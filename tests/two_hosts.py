@@ -1,14 +1,12 @@
 """Two hosts on one machine: two network namespaces with a cable between them, a torchrun agent on each.
 
-    python -m tests.two_hosts [--root quickstart] [--epochs 5] [--kill] [--out FOLDER]
+    python -m tests.two_hosts [--epochs 5] [--kill] [-- OPTIONS OF main.py]
 
-trains the quick start's TSM over both and evaluates it; `--root` is the folder that `scripts/quickstart.sh` filled, and
-without it a few synthetic videos do. `--kill` sends SIGKILL to the worker of the second host in mid-epoch; the agents
-must then meet again, start new workers and go on from the last checkpoint, without any help.
+trains over both, on a few synthetic videos unless other options are given. `--kill` sends SIGKILL to the worker of the
+second host in mid-epoch; the agents must then meet again, start new workers and continue from the last checkpoint.
 
 Each namespace has its own interface, address, host name and hosts file, so that nothing can pass over loopback. Needs
-root, `ip` (iproute2) and `unshare` (util-linux). What is not apart: the file system. The program assumes as much of
-real hosts, too: checkpoints and data in the same folders on all of them.
+root, `ip` (iproute2) and `unshare` (util-linux). The file system is shared, as the program requires of real hosts.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import secrets
 import shlex
 import shutil
@@ -29,16 +26,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ops.training.log import read_epochs
-from tests.helpers import PROJECT, make_kinetics_tree, run_cli, torchrun_worker
+from tests.helpers import PROJECT, make_kinetics_tree, torchrun_worker
 
 PORT = 29500
-RECIPE = (  # of scripts/digits.sh
-    "--arch resnet18 --pretrain none --num_segments 8 --input_size 40 --npb --dropout 0.2 --batch-size 16 --lr 0.005 "
-    "--lr_type cos --warmup_epochs 1 --wd 1e-4 --gd 20 --eval-freq 1 --shift --shift_div 8 --shift_place blockres -j 2"
-)
 TINY = (
-    "--arch mobilenetv2 --shift --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 --lr 0.001 "
-    "--dropout 0.5 --eval-freq 1 -p 1 -j 0"
+    "kinetics RGB --arch mobilenetv2 --shift --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 "
+    "--lr 0.001 --dropout 0.5 --eval-freq 1 --save_every 1 -j 0"
 )
 
 
@@ -46,32 +39,28 @@ def why_not() -> str | None:
     """What this machine lacks for two hosts; None if nothing."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return "needs root"
-    missing = [tool for tool in ("ip", "unshare") if shutil.which(tool) is None]
-    if missing:
-        return f"needs {' and '.join(missing)}"
     try:
         with two_hosts():
             return None
-    except (subprocess.CalledProcessError, OSError) as error:
-        return f"cannot make network namespaces: {(getattr(error, 'stderr', None) or str(error)).strip()}"
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"cannot make network namespaces with ip (iproute2): {getattr(error, 'stderr', '').strip() or error}"
 
 
 @contextlib.contextmanager
 def two_hosts() -> Iterator[tuple[str, str]]:
     """Two namespaces that reach each other by name; yields the names."""
     mark = secrets.token_hex(2)
-    hosts = (f"tsm-{mark}-a", f"tsm-{mark}-b")
+    hosts, ends = (f"tsm-{mark}-a", f"tsm-{mark}-b"), (f"v{mark}a", f"v{mark}b")
     addresses = [f"10.77.{int(mark[:2], 16)}.{number}" for number in (1, 2)]
-    table = "127.0.0.1 localhost\n" + "".join(f"{a} {h}\n" for a, h in zip(addresses, hosts, strict=True))
-    folders = [Path("/etc/netns") / host for host in hosts]  # `ip netns exec` puts these files over those in /etc
+    names = "".join(f"{address} {host}\n" for address, host in zip(addresses, hosts, strict=True))
     with contextlib.ExitStack() as undo:
-        for host, folder in zip(hosts, folders, strict=True):
+        for host in hosts:
             _ip("netns", "add", host)
-            undo.callback(_ip, "netns", "del", host)  # takes the interfaces along
+            undo.callback(_ip, "netns", "del", host)  # with its interfaces
+            folder = Path("/etc/netns") / host  # `ip netns exec` puts these files over those in /etc
             folder.mkdir(parents=True)
             undo.callback(shutil.rmtree, folder)
-            (folder / "hosts").write_text(table)
-        ends = (f"v{mark}a", f"v{mark}b")
+            (folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
         _ip("link", "add", ends[0], "netns", hosts[0], "type", "veth", "peer", "name", ends[1], "netns", hosts[1])
         for host, address, end in zip(hosts, addresses, ends, strict=True):
             _ip("-n", host, "address", "add", f"{address}/24", "dev", end)
@@ -84,15 +73,15 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)
 
 
-def start(host: str, head: str, arguments: Sequence[str], output: Path) -> subprocess.Popen:
-    """One host's torchrun agent, a worker under it; what they print goes to a file."""
+def start_agent(host: str, head: str, arguments: Sequence[str], output: Path) -> subprocess.Popen:
+    """Start one host's torchrun with one worker; what they print goes to a file."""
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", "--max_restarts=3"]
     agent += ["--rdzv_conf=last_call_timeout=5"]  # seconds to wait for more hosts than are needed (30)
     agent += ["--rdzv_backend=c10d", f"--rdzv_endpoint={head}:{PORT}", "--rdzv_id=tsm"]
-    name_it = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host]
+    set_host_name = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host]
     with output.open("w") as file:
         return subprocess.Popen(
-            ["ip", "netns", "exec", host, *name_it, *agent, str(PROJECT / "main.py"), *arguments],
+            ["ip", "netns", "exec", host, *set_host_name, *agent, str(PROJECT / "main.py"), *arguments],
             cwd=PROJECT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             stdout=file,
@@ -104,79 +93,52 @@ def start(host: str, head: str, arguments: Sequence[str], output: Path) -> subpr
 def train(arguments: Sequence[str], out: Path, *, kill_at: str | None = None, limit_s: float = 7200) -> list[str]:
     """Train over two hosts, with what they print in `out`/{a,b}.txt; returns what happened, a line each.
 
-    Args:
-        kill_at: the line of log.csv, by its beginning, behind which the second host's worker gets SIGKILL.
-
-    Raises:
-        RuntimeError: an agent failed.
+    kill_at: the line of log.csv, by its beginning, after which the second host's worker gets SIGKILL. RuntimeError if
+    an agent failed, the line did not come, or the job took more than `limit_s` seconds.
     """
-    log = out / "log" / "run" / "log.csv"
+    log, outputs = out / "log" / "run" / "log.csv", [out / "a.txt", out / "b.txt"]
     folders = ["--root_log", str(out / "log"), "--root_model", str(out / "model"), "--store_name", "run"]
-    outputs = [out / "a.txt", out / "b.txt"]
     story, begin = [], time.monotonic()
     with two_hosts() as hosts:
-        command = [*arguments, *folders, "--resume", "auto"]
-        agents = [start(host, hosts[0], command, path) for host, path in zip(hosts, outputs, strict=True)]
+        command = [*arguments, *folders, "-p", "1", "--resume", "auto"]
+        agents = [start_agent(host, hosts[0], command, path) for host, path in zip(hosts, outputs, strict=True)]
         try:
-            while any(agent.poll() is None for agent in agents):
-                if time.monotonic() - begin > limit_s:
-                    raise RuntimeError(f"not done in {limit_s:.0f} s; see {outputs[0]}")
+            while any(agent.poll() is None for agent in agents) and time.monotonic() - begin < limit_s:
                 if kill_at is not None and log.exists() and kill_at in log.read_text():
                     worker = torchrun_worker(agents[1].pid)
                     os.kill(worker, signal.SIGKILL)
-                    story.append(f"SIGKILL to process {worker} of {hosts[1]} behind {kill_at!r}")
+                    story.append(f"SIGKILL to process {worker} of {hosts[1]} after {kill_at!r}")
                     kill_at = None
                 time.sleep(0.005 if kill_at else 0.5)
         finally:
-            living = [agent for agent in agents if agent.poll() is None]
-            for agent in living:
-                os.killpg(agent.pid, signal.SIGTERM)
-            for agent in living:
-                try:
-                    agent.wait(timeout=60)
-                except subprocess.TimeoutExpired:
-                    os.killpg(agent.pid, signal.SIGKILL)
-    for agent, path in zip(agents, outputs, strict=True):
-        if agent.returncode:
-            raise RuntimeError(f"an agent ended with {agent.returncode}:\n{path.read_text()[-4000:]}")
-    if kill_at is not None:
-        raise RuntimeError(f"no line {kill_at!r} came: nothing was killed")
-    resumed = [line for path in outputs for line in path.read_text().splitlines() if line.startswith("Resumed from ")]
-    return story + resumed + [f"both agents ended with 0 after {time.monotonic() - begin:.0f} s"]
+            for agent in agents:
+                if agent.poll() is None:
+                    os.killpg(agent.pid, signal.SIGTERM)
+                agent.wait(timeout=60)
+    text = "".join(path.read_text() for path in outputs)
+    if kill_at is not None or any(agent.returncode for agent in agents):
+        ends = [agent.returncode for agent in agents]
+        raise RuntimeError(f"the agents ended with {ends} after {time.monotonic() - begin:.0f} s\n{text[-8000:]}")
+    story += [line for line in text.splitlines() if line.startswith("Resumed from ")]
+    return [*story, f"both agents ended with 0 after {time.monotonic() - begin:.0f} s"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, help="folder of scripts/quickstart.sh (default: synthetic videos)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--kill", action="store_true", help="kill a worker in the middle of the middle epoch")
-    parser.add_argument("--out", type=Path, help="empty folder for log and checkpoints (default: a temporary one)")
+    parser.add_argument("--kill", action="store_true", help="kill a worker in the middle epoch")
+    parser.add_argument("options", nargs="*", help="after `--`: what main.py is to train")
     args = parser.parse_args(argv)
-    reason = why_not()
-    if reason:
+    if reason := why_not():
         print(f"skipped: {reason}")
         return 0
     with tempfile.TemporaryDirectory() as temp:
-        out = (args.out or Path(temp)).resolve()
-        out.mkdir(parents=True, exist_ok=True)
-        if args.root:
-            num_train = len((args.root / "moving_digits/labels/train_videofolder.txt").read_text().splitlines())
-            num_steps, name, options = num_train // 16, "moving_digits", f"{RECIPE} -p 10 --save_every 20"
-        else:
-            make_kinetics_tree(out / "data", num_videos=13, num_frames=6, size=(48, 40))
-            num_steps, name, options = 3, "kinetics", f"{TINY} --save_every 1"
-        root = (args.root or out / "data").resolve()
-        step = num_steps // 2 // 10 * 10 if args.root else 1
-        arguments = [name, "RGB", "--root_dataset", str(root), *shlex.split(options), "--epochs", str(args.epochs)]
-        kill_at = f"Epoch: [{args.epochs // 2}][{step}/{num_steps}]" if args.kill else None
-        print(*train(arguments, out, kill_at=kill_at), sep="\n", flush=True)
-        for row in read_epochs(out / "log/run/epochs.csv"):
+        root = make_kinetics_tree(Path(temp) / "data", num_videos=13, num_frames=6, size=(48, 40))
+        options = args.options or [*shlex.split(TINY), "--root_dataset", str(root)]
+        kill_at = f"Epoch: [{args.epochs // 2}][1/" if args.kill else None
+        print(*train([*options, "--epochs", str(args.epochs)], Path(temp), kill_at=kill_at), sep="\n", flush=True)
+        for row in read_epochs(Path(temp) / "log/run/epochs.csv"):
             print("epoch {epoch:.0f}: training loss {train_loss:.4f}, validation {test_top1:.2f} %".format(**row))
-        if args.root:
-            weights = out / "model/run/ckpt.best.pth.tar"
-            evaluation = f"--weights {weights} --test_segments 8 --batch_size 16 -j 2"
-            result = run_cli(["test_models.py", name, "--root_dataset", root, *shlex.split(evaluation)], timeout=1800)
-            print("\n".join(re.findall(r"\d+ of \d+ videos|Overall .*", result.stdout)) or result.stderr)
     return 0
 
 
