@@ -101,7 +101,6 @@ class TSNDataSet(Dataset):
         num_class: int | None = None,
         seed: int = 0,
         reverse: bool = False,
-        allow_outside: bool = False,
         max_num: int = -1,
     ) -> None:
         check_modality(modality)
@@ -123,12 +122,10 @@ class TSNDataSet(Dataset):
         self.image_backend = check_backend(image_backend)
         self.seed = seed
         self.reverse = reverse
-        self.allow_outside = allow_outside
 
-        self.video_list = read_list(list_file, num_class=num_class, allow_outside=allow_outside)
+        self.video_list = read_list(list_file, num_class=num_class)
         if not os.path.isdir(self.root_path):
             raise InputError(f"folder {self.root_path} is not there: give --root_path, or --root_dataset")
-        self._real_root = os.path.realpath(self.root_path)
         if num_template_fields(image_tmpl) == 3:
             self.video_list = [record._replace(num_frames=record.num_frames // 2) for record in self.video_list]
         if not test_mode or remove_missing:
@@ -186,15 +183,12 @@ class TSNDataSet(Dataset):
         return num_frames - 1 - frames if self.reverse else frames
 
     def open(self, record: VideoRecord) -> FrameSource:
-        """Source of a video's frames; InputError if a link leads it out of the root, or there is no video file."""
+        """Source of a video's frames; InputError if there is no video file."""
         path = os.path.join(self.root_path, record.path)
         if self.io == "video":
             path = find_video_file(path)
         elif num_template_fields(self.image_tmpl) == 3:
             path = numbered_folder(path)
-        real = os.path.realpath(path)
-        if not self.allow_outside and os.path.commonpath([real, self._real_root]) != self._real_root:
-            raise InputError(f"{path} is a link to {real}, outside of {self.root_path}; --allow_outside permits that")
         if self.io == "video":
             return VideoFile(path, self.modality, self.image_backend)
         return FrameFolder(path, self.image_tmpl, self.modality, self.image_backend)

@@ -71,7 +71,6 @@ def _add_data_options(parser: argparse.ArgumentParser, per_net: str = "") -> Non
     )
     group.add_argument("--io", choices=("frames", "video"), default="frames", help="read frame folders or video files")
     group.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="what an unreadable video does")
-    group.add_argument("--allow_outside", action="store_true", help="let list paths lead outside of --root_path")
     group.add_argument(
         "-j",
         "--workers",

@@ -141,7 +141,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--fix", metavar="NEW_LIST", help="write a list of what can be used, with the counts found")
     parser.add_argument("--report", metavar="FILE", help="write all problems to a file")
-    parser.add_argument("--allow_outside", action="store_true", help="let list paths lead outside of ROOT")
     add_jobs_option(parser)
     return parser.parse_args(argv)
 
@@ -179,7 +178,6 @@ def open_lists(args: argparse.Namespace) -> list[TSNDataSet]:
             test_mode=True,
             io=args.io,
             num_class=num_class,
-            allow_outside=args.allow_outside,
         )
         for list_file, num_class in lists
     ]

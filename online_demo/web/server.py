@@ -29,7 +29,6 @@ from PIL import Image
 from online_demo.recognizer import Recognizer
 from online_demo.show.outputs import Shown
 from ops.common.errors import InputError
-from ops.data.images import check_scans
 
 MAX_FRAME_BYTES = 2_000_000
 MAX_FRAME_PIXELS = 1920 * 1080
@@ -218,13 +217,12 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     """JPEG -> RGB uint8 (H, W, 3).
 
     Raises:
-        InputError: not a JPEG, damaged, larger than MAX_FRAME_PIXELS, or of too many scans.
+        InputError: not a JPEG, damaged, or larger than MAX_FRAME_PIXELS.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
                 raise InputError(f"{image.width}x{image.height} pixels are more than the limit of {MAX_FRAME_PIXELS}")
-            check_scans("the picture", data)
             return np.array(image.convert("RGB"))
     except InputError:
         raise

@@ -18,12 +18,6 @@ from ops.common.errors import InputError
 
 BACKENDS = ("torchvision", "pillow")
 MAX_PIXELS = 100_000_000
-# A progressive JPEG refines its picture scan by scan; encoders write about ten. Each costs a pass over all pixels, so a
-# small file of many empty ones would take minutes (libjpeg-turbo's advisory LJT-01-004).
-MAX_SCANS = 100
-# Marker and length of a scan of 1 to 4 components; libjpeg takes no other (ITU-T T.81, B.2.3). A scan's data never hold
-# FF DA; the length tells scans from chance in what cameras append (a video, other pictures).
-_START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
 
 # Pillow picks its reader by content: without this list a file named .jpg could be an EPS, which runs Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -67,13 +61,6 @@ def check_size(path: str, width: int, height: int) -> None:
         raise InputError(f"{path}: {width} x {height} pixels is more than the limit of {MAX_PIXELS:,}")
 
 
-def check_scans(path: str, data: bytes | bytearray) -> None:
-    """Refuse a JPEG of more than MAX_SCANS scans."""
-    count = len(_START_OF_SCAN.findall(data))
-    if count > MAX_SCANS:
-        raise InputError(f"{path}: a JPEG of {count} scans is over the limit of {MAX_SCANS}")
-
-
 def read_tensor(path: str, mode: str = "RGB") -> Tensor:
     """Decode an image file to uint8 (3, H, W), stored channels-last, or (1, H, W) for mode L, as Pillow's `convert`."""
     data = _read_bytes(path)
@@ -84,7 +71,6 @@ def read_tensor(path: str, mode: str = "RGB") -> Tensor:
         array = np.array(_decode_pillow(path, data, mode))
         return torch.from_numpy(array[:, :, None] if mode == "L" else array).permute(2, 0, 1)
     check_size(path, shape[0], shape[1])
-    check_scans(path, data)
     try:
         # torchvision.io.decode_jpeg is this call and a deprecation warning a frame.
         return torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), _READ_MODES[mode], False)
@@ -115,8 +101,6 @@ def _read_bytes(path: str) -> bytearray:
 
 
 def _decode_pillow(path: str, data: bytearray, mode: str) -> Image.Image:
-    if data.startswith(_START_OF_IMAGE):  # not `jpeg_shape`: Pillow gets over junk between headers that it does not
-        check_scans(path, data)
     # Pillow's readers raise nearly anything on damaged files (OSError, SyntaxError, struct.error, IndexError, ...), and
     # warn of odd metadata and of sizes, which are checked here.
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +24,11 @@ class VideoRecord(NamedTuple):
     line_number: int  # in the list file, from 1
 
 
-def read_list(list_file: str | Path, *, num_class: int | None = None, allow_outside: bool = False) -> list[VideoRecord]:
+def read_list(list_file: str | Path, *, num_class: int | None = None) -> list[VideoRecord]:
     """Parse lines `path num_frames label`; the path may hold spaces. Blank lines are passed over.
 
     Raises InputError with `list:line` for anything else: a missing or empty list, other than three fields, counts that
-    are no whole numbers, a label outside [0, num_class), a path that is absolute or climbs out of the root with `..`
-    (unless `allow_outside`).
+    are no whole numbers, a label outside [0, num_class).
     """
     try:
         with open(list_file, encoding="utf-8-sig") as file:
@@ -48,7 +46,7 @@ def read_list(list_file: str | Path, *, num_class: int | None = None, allow_outs
     for line_number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                records.append(_parse_line(line, line_number, num_class, allow_outside))
+                records.append(_parse_line(line, line_number, num_class))
             except InputError as error:
                 raise InputError(f"{list_file}:{line_number}: {error}") from None
     if not records:
@@ -56,7 +54,7 @@ def read_list(list_file: str | Path, *, num_class: int | None = None, allow_outs
     return records
 
 
-def _parse_line(line: str, line_number: int, num_class: int | None, allow_outside: bool) -> VideoRecord:
+def _parse_line(line: str, line_number: int, num_class: int | None) -> VideoRecord:
     fields = line.strip().rsplit(maxsplit=2)
     if len(fields) != 3:
         raise InputError(f"{len(fields)} fields in {line.strip()[:200]!r}, expected `path num_frames label`")
@@ -67,8 +65,6 @@ def _parse_line(line: str, line_number: int, num_class: int | None, allow_outsid
         raise InputError(f"label {label} is out of range: {num_class} classes are numbered 0 to {num_class - 1}")
     if "\0" in path:
         raise InputError(f"the path {path!r} holds a zero byte")
-    if not allow_outside and (os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir):
-        raise InputError(f"the path {path!r} leads outside of the data set's root; --allow_outside permits that")
     return VideoRecord(path, num_frames, label, line_number)
 
 

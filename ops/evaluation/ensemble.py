@@ -108,7 +108,7 @@ def build_ensemble(args: argparse.Namespace, process: Process, *, find_file: Cal
             num_class=paths.num_classes,
         )
         nets.append(net)
-        same_name = ("io", "image_backend", "reverse", "allow_outside", "max_num")
+        same_name = ("io", "image_backend", "reverse", "max_num")
         datasets.append(net.dataset(paths, **{name: getattr(args, name) for name in same_name}))
         class_names = class_names or paths.class_names or recorded.class_names
     _check_same_videos(datasets)

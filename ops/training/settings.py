@@ -58,7 +58,6 @@ class Settings:
     workers: int = 0
     image_backend: str = "torchvision"
     io: str = "frames"
-    allow_outside: bool = False
     on_error: str = "raise"
     eval_freq: int = 5
     print_freq: int = 20

@@ -147,7 +147,6 @@ def _open_dataset(paths: DatasetPaths, settings: Settings, *, training: bool) ->
         image_backend=settings.image_backend,
         num_class=options.num_class,
         seed=settings.seed,
-        allow_outside=settings.allow_outside,
     )
     try:
         quick_check(chosen)

@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks import evaluate, scaling
+from benchmarks import evaluate
 from ops.temporal_shift import TemporalShift
 
 
@@ -22,9 +22,3 @@ def test_the_textbook_net_has_no_shift_of_ours():
     clip = torch.randn(2, 6, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(textbook(clip), model(clip))
-
-
-def test_scaling_rows_compare_with_the_base():
-    names = {scaling.BASE: "base", (16, 3, 1): "more"}
-    rows = scaling.make_rows({"base": [1.0, 2.0, 1.0], "more": [6.0, 12.0, 5.0]}, list(names), names)
-    assert rows == [[8, 1, 1, "1000", "1.00x", "1x"], [16, 3, 1, "6000", "6.00x", "6x"]]

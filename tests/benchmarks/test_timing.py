@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from benchmarks import evaluate, scaling, shift, step, timing
+from benchmarks import evaluate, shift, step, timing
 from tests.network.test_shift_ops import loop_shift
 
 
@@ -53,9 +53,7 @@ def test_the_rows_of_the_step_benchmark_are_the_same_function() -> None:
     assert saved[step.FLAT] == saved[step.TSM] < saved[step.TEXTBOOK]
 
 
-@pytest.mark.parametrize(
-    ("module", "option"), [(shift, "--rounds"), (step, "--clips"), (evaluate, "--videos"), (scaling, "--threads")]
-)
+@pytest.mark.parametrize(("module", "option"), [(shift, "--rounds"), (step, "--clips"), (evaluate, "--videos")])
 def test_impossible_options(module, option, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         module.main([option, "0"])

@@ -128,16 +128,6 @@ def test_video_files(tmp_path, capsys, decode):
     assert (tmp_path / "new.txt").read_text() == "a 6 0\nb.mp4 7 0\n"
 
 
-def test_links_out_of_the_root_are_problems(tmp_path, capsys):
-    make_frame_folder(tmp_path / "elsewhere", 3)
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root/a").symlink_to(tmp_path / "elsewhere")
-    list_file = make_list(tmp_path / "list.txt", [("a", 3, 0)])
-    assert check(list_file, tmp_path / "root") == 1
-    assert "outside of" in capsys.readouterr().err
-    assert check(list_file, tmp_path / "root", "--allow_outside") == 0
-
-
 def test_mistakes(tmp_path):
     with pytest.raises(InputError, match="is no data set: give LIST and ROOT, or one of kinetics"):
         check("kinetiks")

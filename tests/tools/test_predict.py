@@ -26,13 +26,13 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     """A video file with an odd name."""
-    path = tmp_path_factory.mktemp("videos") / 'it\'s "a" $(touch pwned) film.mp4'
+    path = tmp_path_factory.mktemp("videos") / 'it\'s "a" $(touch pwned) clip.mp4'
     return make_video(path, make_frames(NUM_FRAMES, (56, 42)), fps=10)
 
 
 @pytest.fixture(scope="module")
 def frames_of_video(tmp_path_factory, video):
-    """The same film as a folder of lossless frames."""
+    """The same video as a folder of lossless frames."""
     folder = tmp_path_factory.mktemp("odd 'name' $(x)")
     for number, frame in enumerate(VideoFile(video, backend="pillow").frames(), start=1):
         frame.save(folder / f"f{number:03d}.png")
