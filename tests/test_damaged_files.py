@@ -167,7 +167,7 @@ def test_messages_cannot_write_to_the_terminal(tmp_path, capsys):
 
     with pytest.raises(SystemExit, match="2"):
         run_command(fail)
-    assert capsys.readouterr().err.endswith(r"error: \x1b]0;pwned\x07\x1b[2J key \udcff" + "\n")
+    assert capsys.readouterr().err.endswith(r"error: \x1b]0;title\x07\x1b[2J key \udcff" + "\n")
     weights = tmp_path / "x.pth"
     torch.save({ESCAPES: torch.ones(3), "b": 1}, weights)
     with pytest.raises(SystemExit, match="2"):
