@@ -6,17 +6,11 @@ import contextlib
 import errno
 import glob
 import os
-import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ops.common.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows: there, temporary files of killed runs stay
-    fcntl = None
 
 _TEMP_PREFIX = ".tmp-"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -49,7 +43,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         return
 
     _remove_leftovers(target)
-    temp, lock = _create_temporary(target, path)
+    temp = target.with_name(f"{_TEMP_PREFIX}{os.getpid()}-{target.name}")
+    try:
+        temp.touch()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {os.strerror(error.errno)} ({target.parent})") from error
     try:
         with _explain_full_disk(path):
             yield temp
@@ -59,8 +57,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temp.unlink()
         raise
-    finally:
-        os.close(lock)
     with contextlib.suppress(OSError):  # some file systems cannot flush a folder
         flush_to_disk(target.parent)
 
@@ -99,33 +95,23 @@ def _explain_full_disk(path: Path) -> Iterator[None]:
         raise
 
 
-def _create_temporary(target: Path, shown: Path) -> tuple[Path, int]:
-    """Create an empty temporary file beside `target`; return it and a descriptor that holds its lock."""
-    while True:
-        temp = target.with_name(f"{_TEMP_PREFIX}{secrets.token_hex(4)}-{target.name}")
-        try:
-            descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        except OSError as error:
-            raise InputError(f"cannot write {shown}: {os.strerror(error.errno)} ({target.parent})") from error
-        if fcntl is None:
-            return temp, descriptor
-        with contextlib.suppress(OSError):  # no locks on this file system
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
-            return temp, descriptor
-        os.close(descriptor)  # another process took it for a leftover before it was locked
-
-
 def _remove_leftovers(target: Path) -> None:
-    """Delete temporary files of `target` that no living process has locked: their writers were killed."""
-    for leftover in target.parent.glob(f"{_TEMP_PREFIX}????????-{glob.escape(target.name)}") if fcntl else ():
+    """Delete temporary files of `target` whose writers were killed: their names hold a process that is gone."""
+    for leftover in target.parent.glob(f"{_TEMP_PREFIX}*-{glob.escape(target.name)}"):
+        writer = leftover.name.removeprefix(_TEMP_PREFIX).split("-")[0]
         with contextlib.suppress(OSError):
-            descriptor = os.open(leftover, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its writer lives
+            if writer.isdecimal() and not _is_running(int(writer)):
                 leftover.unlink()
-            finally:
-                os.close(descriptor)
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def flush_to_disk(path: Path) -> None:

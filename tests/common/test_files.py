@@ -132,11 +132,9 @@ def test_leftovers_of_a_killed_writer_go_and_those_of_a_living_one_stay(tmp_path
     run = subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, timeout=60)
     assert run.returncode == -signal.SIGKILL
     assert len(_names(tmp_path)) == 1 and not path.exists()
-    (tmp_path / ".tmp-00000000-other").write_text("of another file")
-    with atomic_path(path) as first:
-        first.write_text("first")
-        with atomic_path(path) as second:
-            assert first.exists() and second != first
-            second.write_text("second")
-    assert path.read_text() == "first"
-    assert _names(tmp_path) == [".tmp-00000000-other", "ckpt.pth.tar"]
+    living = tmp_path / f".tmp-{os.getppid()}-ckpt.pth.tar"
+    living.write_text("being written")
+    with atomic_path(path) as temp:
+        temp.write_text("whole")
+    assert path.read_text() == "whole"
+    assert _names(tmp_path) == sorted([living.name, "ckpt.pth.tar"])
