@@ -12,6 +12,8 @@ gpus="${GPUS:-8}"
 nodes="${NODES:?set NODES to the number of machines}"
 [[ $nodes =~ ^[1-9][0-9]*$ ]] || { echo "NODES is the number of machines, 1 or more, got '$nodes'" >&2; exit 2; }
 head="${HEAD:?set HEAD to host:port of one machine}"
+# So that the processes of a restart meet in a new place, and not where the dead ones have left their addresses.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="$nodes" --nproc_per_node="$gpus" --max_restarts=3 \
     --rdzv_backend=c10d --rdzv_endpoint="$head" --rdzv_id="${JOB:-tsm}" \
     main.py kinetics RGB \

@@ -29,6 +29,11 @@ from ops.training.log import read_epochs
 from tests.helpers import PROJECT, make_kinetics_tree, torchrun_worker
 
 PORT = 29500
+VARIABLES = {  # the third as scripts/dist_multi_machine.sh sets it
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+}
 TINY = (
     "kinetics RGB --arch mobilenetv2 --shift --pretrain none --input_size 32 --num_segments 2 --num_class 2 -b 4 "
     "--lr 0.001 --dropout 0.5 --eval-freq 1 --save_every 1 -j 0"
@@ -83,7 +88,7 @@ def start_agent(host: str, head: str, arguments: Sequence[str], output: Path) ->
         return subprocess.Popen(
             ["ip", "netns", "exec", host, *set_host_name, *agent, str(PROJECT / "main.py"), *arguments],
             cwd=PROJECT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            env={**os.environ, **VARIABLES},
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -6,12 +6,10 @@ import contextlib
 import datetime
 import gc
 import importlib
+import logging
 import os
 import re
-import secrets
-import socket
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +21,10 @@ from torch import Tensor, nn
 
 from ops.common.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 _TIMEOUT = datetime.timedelta(minutes=60)  # a rank may wait for another's long validation
 _LOST = re.compile(r"(?i)connection (closed|reset)|broken pipe|socket closed|NCCL.*(remote error|connection)")
-_DOOR_TIMEOUT = datetime.timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def init_from_env(gpus: Sequence[int] | None = None) -> Process:
         importlib.import_module("torch.distributed.nn")
         # Gradients travel by NCCL; counts and decisions by gloo, so that the CPU never waits for the GPU to agree.
         backend = "cpu:gloo,cuda:nccl" if devices else "gloo"
-        store, _door = _store_of_this_start(rank) if _has_agent_store() else (None, None)
+        store = _store_of_this_start()
         place = {"store": store, "rank": rank, "world_size": world_size} if store is not None else {}
         dist.init_process_group(backend, timeout=_TIMEOUT, **place)
     return Process(rank, world_size, local_rank, local_world_size, device)
@@ -225,38 +224,21 @@ def _choose_devices(gpus: Sequence[int] | None, visible: int) -> tuple[int, ...]
     return tuple(gpus)
 
 
-def _has_agent_store() -> bool:
-    """Whether torchrun's agent, which outlives restarts of the processes, holds the store in which they meet."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+def _store_of_this_start() -> dist.Store | None:
+    """A part of the store of torchrun's agent that no process of an earlier start has written to; None: torch's own.
 
-
-def _store_of_this_start(rank: int) -> tuple[dist.Store, dist.Store]:
-    """A part of the agent's store that no process of an earlier start has written to.
-
-    After a restart the store still has the addresses of dead processes, and whoever reads one before its successor
-    overwrites it fails to connect. (Restarts have numbers, but those differ between machines.) So rank 0 opens a door,
-    a store of its own, and tells its port and a token; a port that nobody answers at is an old one: look again.
-
-    Returns:
-        the store, and the door, to be kept until everyone is in.
+    The agent outlives restarts, and its store still has the addresses of dead processes. The restarts of one machine
+    have numbers; those of several machines differ, so that there the agents themselves must start anew.
     """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1:
+        if os.environ["RANK"] == "0" and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+            logger.warning(
+                "Warning: the machines may wait for each other without end after a restart; set "
+                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on each of them (see scripts/dist_multi_machine.sh)"
+            )
+        return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    board = dist.TCPStore(host, port, is_master=False, timeout=_TIMEOUT)
-    if rank == 0:
-        token = secrets.token_hex(8)
-        door = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        door.set("token", token)
-        board.set("door", f"{door.port} {token}")
-        return dist.PrefixStore(token, board), door
-    deadline = time.monotonic() + _TIMEOUT.total_seconds()
-    while time.monotonic() < deadline:
-        door_port, token = board.get("door").decode().split()
-        try:
-            socket.create_connection((host, int(door_port)), timeout=_DOOR_TIMEOUT.total_seconds()).close()
-            door = dist.TCPStore(host, int(door_port), is_master=False, timeout=_DOOR_TIMEOUT)
-            if door.get("token").decode() == token:
-                return dist.PrefixStore(token, board), door
-        except (OSError, RuntimeError):  # torch's DistError is a RuntimeError
-            pass
-        time.sleep(0.1)
-    raise InputError(f"process {rank} did not find process 0 at {host} within {_TIMEOUT}")
+    store = dist.TCPStore(host, port, is_master=False, timeout=_TIMEOUT)
+    return dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

@@ -10,7 +10,6 @@ import itertools
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -184,15 +183,12 @@ def run_job(folder: Path) -> None:
 def two(tmp_path_factory):
     """Results of both processes of a job of two."""
     folder = tmp_path_factory.mktemp("job")
-    # torchrun's store after a restart: it still knows the door of a process that is dead.
     agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    with socket.socket() as dead:
-        dead.bind(("127.0.0.1", 0))
-        agent.set("door", f"{dead.getsockname()[1]} old")
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"TORCHELASTIC_RESTART_COUNT": "1"}
     shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    jobs = [  # rank 1 first: it finds the old door
+    jobs = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.common.test_distributed", str(folder)],
             cwd=PROJECT,
