@@ -210,35 +210,17 @@ def check_record(dataset: TSNDataSet, record: VideoRecord) -> str | None:
     return None
 
 
-def unlisted_frame(dataset: TSNDataSet, record: VideoRecord) -> str | None:
-    """Find the first frame file after those that the list counts, of a video that passed `check_record`."""
-    source = dataset.open(record)
-    if isinstance(source, VideoFile):
-        return None
-    return next(filter(os.path.isfile, source.paths(record.num_frames)), None)
-
-
 def quick_check(dataset: TSNDataSet, samples: int = 32) -> None:
     """Look at `samples` videos spread over the list before a long run starts.
 
-    Raises InputError with the first video that is missing or has fewer frames than listed. Frames that the list does
-    not count are never read; the log warns of them.
+    Raises InputError with the first video that is missing or has fewer frames than listed.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)).tolist()
     records = [dataset.video_list[i] for i in chosen]
     problems = [(record, problem) for record in records if (problem := check_record(dataset, record))]
-    looked_at = counted(len(records), "video")
     if problems:
         record, problem = problems[0]
         raise InputError(
-            f"{dataset.where(record)}: {problem} ({len(problems)} wrong of {looked_at} looked at; "
+            f"{dataset.where(record)}: {problem} ({len(problems)} wrong of {counted(len(records), 'video')} looked at; "
             "tools/check_dataset.py finds them all, its --fix writes a list that fits)"
-        )
-    longer = [(record, path) for record in records if (path := unlisted_frame(dataset, record))]
-    if longer:
-        record, path = longer[0]
-        logger.warning(
-            "Warning: %s: %s listed, but %s is there too (%d such of %s looked at): only listed frames are used; "
-            "tools/check_dataset.py --fix writes a list that counts all",
-            *(dataset.where(record), counted(record.num_frames, "frame"), path, len(longer), looked_at),
         )

@@ -78,20 +78,14 @@ def test_a_pickle_in_any_place_is_refused_and_does_not_run(tmp_path, read):
     assert sorted(os.listdir(tmp_path)) == ["file.pth"]
 
 
-def test_scores_that_unpack_to_gigabytes_are_refused(tmp_path):
-    path = tmp_path / "bomb.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("scores.npy", "w") as part:
-        for _ in range(50):
-            part.write(bytes(1 << 20))
-    assert path.stat().st_size < 1 << 20
-    with refusal("bomb.npz"):
-        Scores.load(path)
+def test_scores_that_claim_terabytes_are_refused(tmp_path):
+    path = tmp_path / "claim.npz"
     with zipfile.ZipFile(path, "w") as archive:  # claims 4 TB in its header, holds nothing
         for name, kind in (("names", "<U1"), ("labels", "<i8"), ("scores", "<f4")):
             buffer = io.BytesIO()
             np.lib.format.write_array_header_1_0(buffer, {"descr": kind, "fortran_order": False, "shape": (10**12,)})
             archive.writestr(f"{name}.npy", buffer.getvalue())
-    with refusal("bomb.npz"):
+    with refusal("claim.npz"):
         Scores.load(path)
 
 

@@ -13,12 +13,7 @@ from pathlib import Path
 from ops.common.errors import InputError
 
 _TEMP_PREFIX = ".tmp-"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether the error says that disk, quota or file size limit is used up."""
-    return error.errno in _NO_SPACE
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota or file size limit used up
 
 
 @contextlib.contextmanager
@@ -88,7 +83,7 @@ def _explain_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_disk_full(error):
+        if error.errno in _NO_SPACE:
             raise InputError(
                 f"{path}: {os.strerror(error.errno)} while writing; free some space (an older file there is unchanged)"
             ) from error

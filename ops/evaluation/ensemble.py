@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,14 +145,6 @@ def _check_same_videos(datasets: Sequence[TSNDataSet]) -> None:
                 )
 
 
-class BatchSource(Protocol):
-    """A loader of one net's batches."""
-
-    def __iter__(self): ...
-
-    def __len__(self) -> int: ...
-
-
 @dataclass
 class Outcome:
     """Scores of the videos that every net saw.
@@ -170,7 +162,7 @@ class Outcome:
 
 def evaluate(
     nets: Sequence[Net],
-    loaders: Sequence[BatchSource],
+    loaders: Sequence[Iterable[Batch]],
     *,
     coeffs: Sequence[float] | None = None,
     softmax: bool = False,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from online_demo import compare_backends
 from online_demo.backends import cache, onnx_backend
 from online_demo.backends.base import compare
 from online_demo.backends.cache import CACHE_VARIABLE, cache_folder, cached_file
@@ -102,18 +101,6 @@ def test_check_notices_other_weights(needs_onnx, model, tmp_path):
     backend = OnnxRuntimeBackend(model, path=exported_onnx(other))
     with pytest.raises(InputError, match="onnxruntime gives 7 scores"):
         check_backend(backend, model)
-
-
-def test_command_compares_all_that_is_installed(model, tmp_path, capsys):
-    video = make_video(tmp_path / "video.mp4", np.stack([np.roll(picture(1), 7 * t, axis=1) for t in range(20)]))
-    options = ["--weights", str(model.path), "--source", str(video), "--frames", "25", "--threads", "1"]
-    assert compare_backends.main(options) == 0  # 10 frames are used, so the video is repeated twice
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0].split()[0] for line in lines] == ["onnxruntime", "tvm"]
-    for line in lines:
-        assert "is not installed" in line or "same best class on 25 of 25 frames" in line
-    with pytest.raises(InputError, match="give a video file"):
-        compare_backends.main(["--weights", str(model.path), "--source", "rtsp://localhost/x"])
 
 
 @pytest.mark.parametrize("name", BACKENDS)
