@@ -184,7 +184,12 @@ def test_parser() -> argparse.ArgumentParser:
     a_net = "; a comma list has one for each net"
     parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
     parser.add_argument("--weights", required=True, help="files or published names; a comma list is an ensemble")
-    parser.add_argument("--test_segments", type=_int_list, default=[25], help=f"frames of a clip{a_net}")
+    parser.add_argument(
+        "--test_segments",
+        type=_int_list,
+        help=f"frames of a clip (default: what a network with the shift was trained with, 25 for TSN){a_net}",
+    )
+    parser.add_argument("--any_dataset", action="store_true", help="allow another data set than the checkpoint's")
     parser.add_argument("--coeff", type=_float_list, help=f"weight of the net's scores (default: 1){a_net}")
     parser.add_argument("--test_list", help=f"list file (default: the data set's validation list){a_net}")
     parser.add_argument(

@@ -145,6 +145,14 @@ def test_fine_tuning_renews_the_head_of_another_data_set(run, root, capsys, capl
     assert same["training"]["options"]["fc_lr5"] is False  # the same data set: the head keeps its rate
 
 
+def test_a_new_run_of_the_same_name_keeps_the_best_checkpoint_of_the_old_one(run):
+    run("--epochs 1 --store_name twice")
+    best = Path("checkpoint/twice/ckpt.best.pth.tar").read_bytes()
+    run("--epochs 1 --store_name twice --seed 1")
+    assert Path("checkpoint/twice/earlier-1/ckpt.best.pth.tar").read_bytes() == best
+    assert Path("log/twice/earlier-1/epochs.csv").exists() and Path("checkpoint/twice/ckpt.best.pth.tar").exists()
+
+
 def test_no_fc_lr5_is_recorded_and_must_agree_on_resume(run):
     run("--epochs 1 --no_fc_lr5 --store_name even --root_log l --root_model m")
     saved = torch.load("m/even/ckpt.pth.tar", weights_only=True)

@@ -310,7 +310,7 @@ def test_somethingv2_writes_the_five_best_indices(tsm, tmp_path):
     out = tmp_path / "out.csv"
     options = ["--root_path", root / "frames", "--test_list", listed, "--num_class", "3", "--csv_file", out]
     scores = tmp_path / "scores.npz"
-    base = ["somethingv2", "--weights", tsm, "--test_segments", "4", "-j", "0", "--scores", scores]
+    base = ["somethingv2", "--any_dataset", "--weights", tsm, "--test_segments", "4", "-j", "0", "--scores", scores]
     test_models.main([str(value) for value in [*base, *options]])
     best = np.argsort(-Scores.load(scores).scores[0])
     assert out.read_text() == f"77;{best[0]};{best[1]};{best[2]}\n"
@@ -397,8 +397,21 @@ def test_wrong_number_of_classes(tree, tmp_path):
 
 def test_own_data_needs_no_number_of_classes(tree, tsm, expected, tmp_path):
     folder, listed = tree / "kinetics" / "images", tree / "kinetics" / "labels" / "val_videofolder.txt"
-    base = ["mine", "--weights", tsm, "--test_segments", "4", "-j", "0", "--scores", tmp_path / "s.npz"]
-    test_models.main([str(value) for value in [*base, "--root_path", folder, "--test_list", listed]])
+    base = [
+        "mine",
+        "--any_dataset",
+        "--weights",
+        tsm,
+        "--test_segments",
+        "4",
+        "-j",
+        "0",
+        "--scores",
+        tmp_path / "s.npz",
+    ]
+    test_models.main(
+        [str(value) for value in [*base, "--root_path", folder, "--test_list", listed, "--scores", tmp_path / "s.npz"]]
+    )
     np.testing.assert_array_equal(Scores.load(tmp_path / "s.npz").scores, expected.scores)
 
 
@@ -408,6 +421,33 @@ def test_other_segments_than_trained_are_warned_of(tree, tsm, tsn, tmp_path, cap
     caplog.clear()
     evaluate(tree, tsn, tmp_path, "--max_num", "1", segments="5")  # without shift any number is as good
     assert "trained with" not in caplog.text
+
+
+def test_without_test_segments_a_shift_gets_its_own_number_and_tsn_25(tree, tsm, tsn, tmp_path, capsys):
+    for weights, segments in ((tsm, 4), (tsn, 25)):
+        arguments_ = [
+            value for value in arguments(tree, weights, "--max_num", 1) if value not in ("--test_segments", "4")
+        ]
+        test_models.main(arguments_)
+        assert f" {segments} segments, " in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["TSM_something_RGB_resnet18_shift8_blockres_avg_segment4_e45.pth", "ours.pth.tar"])
+def test_another_data_set_than_the_checkpoint_s_is_refused(tree, tsm, tmp_path, name):
+    state = torch.load(tsm, weights_only=True)
+    state["options"] = {**state["options"], "dataset": "something"} if name == "ours.pth.tar" else None
+    torch.save({key: value for key, value in state.items() if value is not None}, tmp_path / name)
+    with pytest.raises(InputError, match=r"was trained on something, not on somethingv2 \(--any_dataset"):
+        test_models.main(["somethingv2", "--weights", str(tmp_path / name), "--root_dataset", str(tree)])
+
+
+def test_another_order_of_classes_is_refused(tree, tsm, tmp_path):
+    state = torch.load(tsm, weights_only=True)
+    state["options"]["class_names"] = ["class 0", "class 2", "class 1"]
+    torch.save(state, tmp_path / "other.pth.tar")
+    with pytest.raises(InputError, match="trained with 'class 2' as class 1, which is 'class 1' in this data set"):
+        evaluate(tree, tmp_path / "other.pth.tar", tmp_path)
+    assert evaluate(tree, tmp_path / "other.pth.tar", tmp_path, "--any_dataset").num_classes == NUM_CLASSES
 
 
 class _Bomb:

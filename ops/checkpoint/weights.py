@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,27 @@ def same_dataset(checkpoint: Checkpoint, dataset: str, num_class: int | None = N
     if checkpoint.dataset != dataset:
         return False
     return num_class is None or checkpoint.num_class in (None, num_class)
+
+
+def check_dataset(checkpoint: Checkpoint, dataset: str, class_names: Sequence[str] | None, *, hint: str = "") -> None:
+    """Refuse a checkpoint of another data set, whose scores would be of other classes.
+
+    Args:
+        class_names: of the data set, None where not known.
+        hint: what to add to the message.
+
+    Raises:
+        InputError: naming both data sets, or the first class that the two call differently.
+    """
+    if checkpoint.dataset not in (None, dataset):
+        raise InputError(f"{checkpoint.path} was trained on {checkpoint.dataset}, not on {dataset}{hint}")
+    recorded = checkpoint.known_options.class_names if checkpoint.known_options else None
+    for number, (theirs, ours) in enumerate(zip(recorded or [], class_names or [], strict=False)):
+        if theirs != ours:
+            raise InputError(
+                f"{checkpoint.path} was trained with {theirs!r} as class {number}, which is {ours!r} in this data "
+                f"set{hint}"
+            )
 
 
 def load_for_finetune(

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from ops.checkpoint.file import load_checkpoint
+from ops.checkpoint.weights import check_dataset
 from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
 from ops.data.loader import Batch, make_loader
 from ops.dataset import TSNDataSet
 from ops.dataset_configs import DataOptions, resolve_dataset
-from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, load_net
+from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, default_test_segments, load_net
 from ops.evaluation.scores import fuse
 from ops.network.runtime import warn_if_compiling_is_slow
 from ops.utils import AverageMeter, accuracy
@@ -99,11 +100,15 @@ def build_ensemble(args: argparse.Namespace, process: Process, *, find_file: Cal
                 io=args.io,
             ),
         )
+        if not args.any_dataset:
+            check_dataset(
+                checkpoint, args.dataset, paths.class_names, hint=" (--any_dataset evaluates it all the same)"
+            )
         net = load_net(
             checkpoint,
             views=views,
             runtime=runtime,
-            num_segments=num_segments,
+            num_segments=num_segments or default_test_segments(recorded),
             input_size=args.input_size,
             num_class=paths.num_classes,
         )

@@ -27,6 +27,7 @@ from ops.transforms import ClipNormalize, test_transform
 
 logger = logging.getLogger(__name__)
 
+TSN_TEST_SEGMENTS = 25  # arXiv:1608.00859, sec. 5.1
 # Frames that pass through a net at once: enough to keep the device busy, few enough for its caches and memory.
 _FRAMES_A_PASS = {"cpu": 32, "cuda": 128}
 
@@ -239,6 +240,11 @@ def load_net(
     model = build_model(options, num_class=checkpoint.num_class, partial_bn=False)
     logger.info("%s", load_into(model, checkpoint))
     return Net(path, model, options, views, runtime)
+
+
+def default_test_segments(options: ModelOptions) -> int:
+    """Frames of a test clip where none are given: what the shift learned, or TSN's published 25."""
+    return options.num_segments if options.is_shift or options.temporal_pool else TSN_TEST_SEGMENTS
 
 
 def default_num_class(dataset: str, checkpoint: Checkpoint) -> int | None:

@@ -43,6 +43,7 @@ EPOCH_COLUMNS = (
     "skipped",  # samples that could not be read
 )
 _LINES, _EPOCHS, _ARGS, _EVENTS = "log.csv", "epochs.csv", "args.txt", "events.out.tfevents.*"
+_RUN_FILES = (_LINES, _EPOCHS, _ARGS, _EVENTS, "steps", "ckpt*.pth.tar")
 _STEPS = "steps"  # subfolder of the curves over steps: TensorBoard shows it as a run of its own
 
 
@@ -58,6 +59,7 @@ class RunLog:
         resume: `state()` of the checkpoint that the run continues from; None starts new files. What another run left in
             the folder is moved into a subfolder `earlier-1`, `earlier-2`, ...
         start: (epoch, step of the run) at which the run starts or continues.
+        checkpoints: folder whose checkpoints are moved with the log files of another run, into an `earlier-N` there.
         echo: print the lines, too.
     """
 
@@ -67,6 +69,7 @@ class RunLog:
         *,
         resume: Mapping[str, Any] | None = None,
         start: tuple[int, int] = (0, 0),
+        checkpoints: Path | None = None,
         echo: bool = True,
     ) -> None:
         self.folder = folder
@@ -79,7 +82,7 @@ class RunLog:
             if resume is None or not _cut_back(folder, resume):
                 if resume is not None:
                     logger.warning("the log files that the checkpoint knows are not in %s: the log starts anew", folder)
-                _move_away(folder)
+                _move_aside([folder] if checkpoints is None else [folder, checkpoints])
             self._lines = open(folder / _LINES, "a", encoding="utf-8")  # noqa: SIM115
             self._epochs = open(folder / _EPOCHS, "a", encoding="utf-8", newline="")  # noqa: SIM115
             self._rows = csv.DictWriter(self._epochs, EPOCH_COLUMNS)
@@ -245,19 +248,21 @@ def _cut_back(folder: Path, lengths: Mapping[str, Any]) -> bool:
     return True
 
 
-def _move_away(folder: Path) -> None:
-    old = [path for path in (folder / _LINES, folder / _EPOCHS, folder / _ARGS) if path.exists()]
-    old += [*sorted(folder.glob(_EVENTS)), *folder.glob(_STEPS)]
-    if not old:
+def _move_aside(folders: Sequence[Path]) -> None:
+    """Move what another run left in the folders into their subfolders `earlier-N`, with the same N."""
+    old = {folder: [path for pattern in _RUN_FILES for path in sorted(folder.glob(pattern))] for folder in folders}
+    if not any(old.values()):
         return
     number = 1
-    while (folder / f"earlier-{number}").exists():
+    while any((folder / f"earlier-{number}").exists() for folder in folders):
         number += 1
-    target = folder / f"earlier-{number}"
-    target.mkdir()
-    for path in old:
-        shutil.move(path, target / path.name)
-    logger.warning("the log files of an earlier run were moved to %s", target)
+    for folder, paths in old.items():
+        if paths:
+            target = folder / f"earlier-{number}"
+            target.mkdir()
+            for path in paths:
+                shutil.move(path, target / path.name)
+            logger.warning("the files of an earlier run were moved to %s", target)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ops.checkpoint.file import Checkpoint, load_checkpoint
-from ops.checkpoint.weights import load_for_finetune, load_into
+from ops.checkpoint.weights import check_dataset, load_for_finetune, load_into
 from ops.common.distributed import Process, sync_batch_norm
 from ops.common.errors import InputError, counted
 from ops.common.files import check_writable
@@ -23,7 +23,6 @@ from ops.models import TSN, build_model
 from ops.network.runtime import to_channels_last, warn_if_compiling_is_slow
 from ops.training.log import RunLog
 from ops.training.resume import (
-    LATEST,
     Position,
     check_resumable,
     check_same_network,
@@ -83,6 +82,8 @@ def build_run(args: argparse.Namespace, process: Process) -> Run:
     fc_lr5 = learns_head_faster(resumed, tuned, settings.options, no_fc_lr5=settings.no_fc_lr5)
     settings = dataclasses.replace(settings, fc_lr5=fc_lr5)
     continues = resumed is not None and not settings.evaluate
+    if resumed is not None:
+        check_dataset(resumed, settings.options.dataset, settings.options.class_names)
     if continues:
         check_resumable(resumed, settings.recorded(data.train_set))
     model = _build_network(settings, resumed, tuned, process)
@@ -206,21 +207,24 @@ def _open_log(
     if settings.evaluate or not process.is_main:
         return RunLog(None, echo=process.is_main)
     step = position.epoch * data.num_steps + (position.progress.step if position.progress else 0)
-    log = RunLog(settings.log_folder, resume=position.log, start=(position.epoch, step))
+    log = RunLog(
+        settings.log_folder,
+        resume=position.log,
+        start=(position.epoch, step),
+        checkpoints=settings.model_folder if resumed is None else None,
+    )
     note = "new run" if resumed is None else f"resumed from {resumed.path}"
     log.describe(vars(args), note, device=str(process))
     return log
 
 
 def _announce(settings: Settings, process: Process, position: Position, resumed: Checkpoint | None) -> None:
-    """Log where the run begins, what it overwrites, and what about its options is probably a mistake."""
-    epochs, latest = settings.schedule.epochs, settings.model_folder / LATEST
+    """Log where the run begins, and what about its options is probably a mistake."""
+    epochs = settings.schedule.epochs
     if position.epoch >= epochs:
         logger.info("%s: %s done, nothing is left of %d", resumed.path, counted(position.epoch, "epoch"), epochs)
     elif resumed is not None:
         step = f", step {position.progress.step}" if position.progress else ""
         logger.info("Resumed from %s at epoch %d%s", resumed.path, position.epoch, step)
-    elif latest.exists():
-        logger.warning("Warning: %s of an earlier run will be overwritten", latest)
     for line in training_advice(settings, process):
         logger.warning("Warning: %s", line)

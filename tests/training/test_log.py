@@ -92,6 +92,17 @@ def test_a_new_run_moves_the_old_log_away(tmp_path):
     assert len(list(tmp_path.glob("events*"))) == 1
 
 
+def test_a_new_run_moves_the_old_checkpoints_with_the_log(tmp_path):
+    log, model = tmp_path / "log", tmp_path / "model"
+    model.mkdir()
+    (model / "earlier-1").mkdir()  # of a run whose log was deleted: the number is taken
+    for number in range(2):
+        RunLog(log, checkpoints=model).close()
+        (model / "ckpt.best.pth.tar").write_text(f"best of run {number}")
+    assert (model / "earlier-2" / "ckpt.best.pth.tar").read_text() == "best of run 0"
+    assert (log / "earlier-2" / "log.csv").exists() and not (log / "earlier-1").exists()
+
+
 def test_files_that_are_shorter_than_the_checkpoint_knows_are_not_continued(tmp_path):
     first = RunLog(tmp_path / "a")
     first.line("a long line of the first run")
