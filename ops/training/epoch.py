@@ -1,4 +1,4 @@
-"""One epoch of training, one pass of validation."""
+"""One epoch of training."""
 
 from __future__ import annotations
 
@@ -7,23 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
-from ops.common.metrics import confusion_matrix, num_correct
 from ops.data.loader import LoaderError
-from ops.network.runtime import autocast
 from ops.training.schedule import set_learning_rate
 from ops.training.settings import Settings
-from ops.training.step import FiniteCheck, Networks, Updater, forward_backward, summed_loss
+from ops.training.step import FiniteCheck, Networks, Updater, forward_backward
 from ops.utils import AverageMeter, hours_minutes_seconds
-
-
-class StopRequestedError(Exception):
-    """A signal asked the run to end during validation."""
 
 
 @dataclass
@@ -43,6 +35,11 @@ class EpochProgress:
     losses: AverageMeter = field(default_factory=AverageMeter)
     top1: AverageMeter = field(default_factory=AverageMeter)
     top5: AverageMeter = field(default_factory=AverageMeter)
+
+    def add(self, loss: float, prec1: float, prec5: float, num_samples: int) -> None:
+        """Take in the means of a step."""
+        for meter, value in ((self.losses, loss), (self.top1, prec1), (self.top5, prec5)):
+            meter.update(value, num_samples)
 
     def state_dict(self) -> dict[str, Any]:
         return {key: v.state_dict() if isinstance(v, AverageMeter) else v for key, v in vars(self).items()}
@@ -114,7 +111,7 @@ def train_one_epoch(
     )
     batch_time, data_time = AverageMeter(), AverageMeter()
     networks.training.train()
-    bar = _bar(loader, f"epoch {progress.epoch}", process, total=num_steps, initial=progress.step)
+    bar = progress_bar(loader, f"epoch {progress.epoch}", process, total=num_steps, initial=progress.step)
     end = time.perf_counter()
     for batch in _batches(bar, finite, process, expects_more=lambda: progress.step < num_steps):
         data_time.update(time.perf_counter() - end)
@@ -124,27 +121,19 @@ def train_one_epoch(
         set_learning_rate(updater.optimizer, lr, settings.weight_decay)
         if num_total:
             updater.zero_grad()
-            sums = forward_backward(
-                networks, updater, batch, num_total=num_total, settings=settings, process=process
-            ).wait()
-            loss, prec1, prec5 = sums[0] / num_total, 100.0 * sums[1] / num_total, 100.0 * sums[2] / num_total
+            read = forward_backward(networks, updater, batch, num_total=num_total, settings=settings, process=process)
+            loss, right1, right5 = (total / num_total for total in read.wait())
             finite.loss(step, batch, lr, loss)
             finite.gradient(step, batch, lr, loss, updater.clip_gradient(settings.clip_norm))
             updater.update()
-            progress.losses.update(loss, num_total)
-            progress.top1.update(prec1, num_total)
-            progress.top5.update(prec5, num_total)
+            progress.add(loss, 100.0 * right1, 100.0 * right5, num_total)
         progress.step = step + 1
         batch_time.update(time.perf_counter() - end)
         progress.seconds += batch_time.val
         end = time.perf_counter()
         if step % settings.print_freq == 0:
             finite.flush()
-            left = (num_steps - progress.step) * batch_time.avg
-            run_eta = hours_minutes_seconds(left + hooks.run_seconds_left(batch_time.avg))
-            bar.set_postfix_str(f"run {run_eta}", refresh=False)
-            line = _train_line(progress, num_steps, lr, batch_time, data_time)
-            hooks.log(f"{line}\teta {hours_minutes_seconds(left)} (run {run_eta})")
+            bar.set_postfix_str(_log_step(progress, num_steps, lr, batch_time, data_time, hooks), refresh=False)
         if progress.step < num_steps:
             if stop or (process.world_size == 1 and hooks.should_stop()):
                 finite.flush()
@@ -157,7 +146,8 @@ def train_one_epoch(
     return True
 
 
-def _bar(loader: Iterable, text: str, process: Process, *, total: int, initial: int = 0) -> tqdm:
+def progress_bar(loader: Iterable, text: str, process: Process, *, total: int, initial: int = 0) -> tqdm:
+    """tqdm's bar over a loader, on the main process and where stderr is a terminal."""
     hide = None if process.is_main else True  # None: hidden unless stderr is a terminal
     return tqdm(loader, desc=text, total=total, initial=initial, unit="batch", leave=False, disable=hide)
 
@@ -198,110 +188,23 @@ def _agree(
     return (sum(counts) if min(counts) else 0), any(stops)
 
 
-def _train_line(
-    progress: EpochProgress, num_steps: int, lr: float, batch_time: AverageMeter, data_time: AverageMeter
+def _log_step(
+    progress: EpochProgress,
+    num_steps: int,
+    lr: float,
+    batch_time: AverageMeter,
+    data_time: AverageMeter,
+    hooks: Hooks,
 ) -> str:
-    """The published line."""
+    """Log the published line with the time left of the epoch and of the run; return the latter for the bar."""
+    left = (num_steps - progress.step) * batch_time.avg
+    run = f"run {hours_minutes_seconds(left + hooks.run_seconds_left(batch_time.avg))}"
     loss, top1, top5 = progress.losses, progress.top1, progress.top5
-    return (
+    hooks.log(
         f"Epoch: [{progress.epoch}][{progress.step - 1}/{num_steps}], lr: {lr:.5f}\t"
         f"Time {batch_time.val:.3f} ({batch_time.avg:.3f})\tData {data_time.val:.3f} ({data_time.avg:.3f})\t"
         f"Loss {loss.val:.4f} ({loss.avg:.4f})\t"
-        f"Prec@1 {top1.val:.3f} ({top1.avg:.3f})\tPrec@5 {top5.val:.3f} ({top5.avg:.3f})"
+        f"Prec@1 {top1.val:.3f} ({top1.avg:.3f})\tPrec@5 {top5.val:.3f} ({top5.avg:.3f})\t"
+        f"eta {hours_minutes_seconds(left)} ({run})"
     )
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What validation found: mean loss, accuracies in percent, and of how many videos.
-
-    Attributes:
-        num_videos: videos that were read and counted.
-        num_listed: videos in the list.
-        confusion: counts (K, K), a row for each true class.
-    """
-
-    loss: float
-    top1: float
-    top5: float
-    num_videos: int
-    num_listed: int
-    confusion: Tensor
-    seconds: float
-
-
-def validate(
-    networks: Networks, loader: Iterable, *, num_listed: int, settings: Settings, process: Process, hooks: Hooks
-) -> Validation:
-    """Measure loss and accuracy; over several processes each video counts once, however they are shared out.
-
-    Args:
-        loader: this process's batches.
-        num_listed: videos in the list, over all processes.
-
-    Raises:
-        InputError: a video that cannot be read (unless `on_error` is 'skip'), or none that can.
-        StopRequestedError: a signal came in.
-    """
-    device = process.device
-    process.broadcast_buffers(networks.bare)
-    networks.evaluation.eval()
-    sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, right in top 1, in top 5, videos
-    answers = [torch.empty(0, dtype=torch.int64, device=device)]
-    truths = [torch.empty(0, dtype=torch.int64)]
-    batch_time = AverageMeter()
-    num_steps = len(loader)
-    start = end = time.perf_counter()
-    for step, batch in enumerate(_bar(loader, "validation", process, total=num_steps)):
-        if hooks.should_stop():
-            raise StopRequestedError
-        if batch.failures and settings.on_error == "raise":
-            raise InputError(batch.failures[0])
-        for message in batch.failures:
-            hooks.unread(message)
-        if len(batch.labels) == 0:
-            continue
-        latest, predicted = _validate_batch(networks, batch, settings, device)
-        sums += latest
-        answers.append(predicted)
-        truths.append(batch.labels)
-        batch_time.update(time.perf_counter() - end)
-        end = time.perf_counter()
-        if step % settings.print_freq == 0:
-            hooks.log(_test_line(latest, sums, step, num_steps, batch_time))
-    confusion = confusion_matrix(torch.cat(answers), torch.cat(truths).to(device), settings.options.num_class)
-    loss, right1, right5, num_videos = process.sum_(sums).tolist()
-    if not num_videos:
-        raise InputError(f"none of {counted(num_listed, 'validation video')} could be read")
-    return Validation(
-        loss=loss / num_videos,
-        top1=100.0 * right1 / num_videos,
-        top5=100.0 * right5 / num_videos,
-        num_videos=int(num_videos),
-        num_listed=num_listed,
-        confusion=process.sum_(confusion.to(device)).cpu(),
-        seconds=time.perf_counter() - start,
-    )
-
-
-@torch.no_grad()
-def _validate_batch(networks: Networks, batch: Any, settings: Settings, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[loss, right in top 1, right in top 5, videos] of a batch, float64 (4,), and the predicted classes (N,)."""
-    labels = batch.labels.to(device, non_blocking=True)
-    with autocast(device, settings.amp):
-        scores = networks.evaluation(networks.normalize(batch.clips.to(device, non_blocking=True)))
-        loss, scores = summed_loss(scores, labels)
-        right1, right5 = num_correct(scores, labels, (1, 5))
-    latest = torch.stack([x.double() for x in (loss, right1, right5, torch.full_like(loss, len(labels)))])
-    return latest, scores.argmax(dim=1)
-
-
-def _test_line(latest: Tensor, sums: Tensor, step: int, num_steps: int, batch_time: AverageMeter) -> str:
-    """The published line. latest, sums: loss, right in top 1, right in top 5, videos; of this batch, of all so far."""
-    (loss, top1, top5), (loss_avg, top1_avg, top5_avg) = ((x[:3] / x[3]).tolist() for x in (latest, sums))
-    return (
-        f"Test: [{step}/{num_steps}]\tTime {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
-        f"Loss {loss:.4f} ({loss_avg:.4f})\t"
-        f"Prec@1 {100.0 * top1:.3f} ({100.0 * top1_avg:.3f})\tPrec@5 {100.0 * top5:.3f} ({100.0 * top5_avg:.3f})\t"
-        f"eta {hours_minutes_seconds((num_steps - step - 1) * batch_time.avg)}"
-    )
+    return run

@@ -16,11 +16,12 @@ from ops.common.errors import counted
 from ops.common.signals import StopSignals
 from ops.data.loader import LoaderError
 from ops.dataset import TSNDataSet
-from ops.training.epoch import EpochProgress, Hooks, StopRequestedError, Validation, train_one_epoch, validate
+from ops.training.epoch import EpochProgress, Hooks, train_one_epoch
 from ops.training.log import RunLog, UnreadSamples
 from ops.training.resume import BEST, LATEST, Position
 from ops.training.settings import Settings
 from ops.training.step import Networks, Updater
+from ops.training.validation import StopRequestedError, Validation, validate
 
 logger = logging.getLogger(__name__)
 

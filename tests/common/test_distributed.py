@@ -24,11 +24,12 @@ from ops.checkpoint.options import ModelOptions
 from ops.common.distributed import Process, init_from_env, lost_processes, shut_down, sync_batch_norm
 from ops.common.errors import InputError
 from ops.data.loader import LoaderError, make_loader
-from ops.training.epoch import EpochProgress, Hooks, train_one_epoch, validate
+from ops.training.epoch import EpochProgress, Hooks, train_one_epoch
 from ops.training.log import read_epochs
 from ops.training.schedule import Schedule
 from ops.training.settings import Settings
 from ops.training.step import Networks, Updater
+from ops.training.validation import validate
 from tests import two_hosts
 from tests.helpers import PROJECT, make_kinetics_tree, torchrun_worker
 from tests.training.test_log import read_events

@@ -17,10 +17,11 @@ from ops.common.distributed import Process
 from ops.common.errors import InputError
 from ops.data.loader import LoaderError
 from ops.network.runtime import autocast
-from ops.training.epoch import EpochProgress, Hooks, StopRequestedError, _batches, train_one_epoch, validate
+from ops.training.epoch import EpochProgress, Hooks, _batches, train_one_epoch
 from ops.training.schedule import Schedule
 from ops.training.settings import Settings
 from ops.training.step import Networks, Updater, forward_backward, summed_loss
+from ops.training.validation import StopRequestedError, validate
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 7
