@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ops.common.cpu import keep_freed_memory
 from ops.common.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ class Process:
 def init_from_env(gpus: Sequence[int] | None = None) -> Process:
     """Join the job that torchrun describes in the environment; without torchrun, be the only process.
 
+    On a CPU the process keeps the memory that it frees (`keep_freed_memory`).
+
     Args:
         gpus: CUDA devices to use, by default all. Under torchrun local rank r takes the r-th of them.
 
@@ -118,6 +121,8 @@ def init_from_env(gpus: Sequence[int] | None = None) -> Process:
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     devices = _choose_devices(gpus, visible)
+    if not devices:
+        keep_freed_memory()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if "RANK" not in os.environ:
         device = torch.device("cuda", devices[0]) if devices else torch.device("cpu")

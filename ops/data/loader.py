@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torch.utils.data._utils import signal_handling
 
+from ops.common.cpu import keep_freed_memory
 from ops.common.distributed import Process
 from ops.common.errors import InputError
 from ops.data.sampling import seeded_rng
-from ops.data.shared_memory import BatchMemory, Loan, keep_freed_memory
+from ops.data.shared_memory import BatchMemory, Loan
 
 PREFETCH = 2  # batches that each worker has under way
 

@@ -7,8 +7,6 @@ still holds a storage), and that the DataLoader pickles a worker's batch into th
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import itertools
 import shutil
 from collections import deque
@@ -22,15 +20,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.data import get_worker_info
 
 _NO_PIECE = torch.empty(0, dtype=torch.uint8)
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc not to give the memory of each clip back to the kernel, which zeroes it anew a page at a time."""
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_threshold, 32 * 2**20)
-        mallopt(m_trim_threshold, 512 * 2**20)
 
 
 class BatchMemory:
