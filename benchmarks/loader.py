@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import interleave, median_ms, print_table, ratio
+from ops.common.cpu import keep_freed_memory
 from ops.common.errors import InputError, at_least, run_command
 from ops.data.loader import make_loader
 from ops.data.sampling import seeded_rng
-from ops.data.shared_memory import keep_freed_memory
 from ops.data.sources import FrameFolder
 from ops.dataset import TSNDataSet
 from ops.opts import ShowDefaults

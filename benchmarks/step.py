@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from benchmarks.processes import OwnProcess
 from benchmarks.shift import textbook_shift
 from benchmarks.timing import benchmark_parser, interleave, median_ms, prepare, print_table, ratio
 from ops.common.errors import at_least, run_command
@@ -63,6 +64,8 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         self.loss().backward()
         self.optimizer.step()
+        if self.clips.is_cuda:
+            torch.cuda.synchronize()
 
     def saved_bytes(self) -> int:
         """Bytes of the distinct storages that autograd saves for the backward pass, the network's own left out."""
@@ -80,40 +83,41 @@ class Step:
         return num_bytes
 
 
-def build_steps(args: argparse.Namespace) -> dict[str, Step]:
-    """The rows: the textbook, then TSM and its 2D twin for every mode that was asked for."""
-    memory_format = torch.channels_last if args.memory_format == "channels_last" else torch.contiguous_format
+MODES = {"": {}, " bf16": {"amp": True}, " compiled": {"compiled": True}}
+
+
+def build_step(name: str, args: argparse.Namespace) -> Step:
+    """The case of a row: TEXTBOOK, or TSM or FLAT with a mode of MODES after it."""
+    textbook = name == TEXTBOOK
+    channels_last = not textbook and args.memory_format == "channels_last"
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    kind = next(kind for kind in (TEXTBOOK, TSM, FLAT) if name.startswith(kind))
+    torch.manual_seed(0)
     frames = torch.randn(args.clips * args.segments, 3, args.size, args.size, device=args.device)
     labels = torch.randint(NUM_CLASSES, (len(frames),), device=args.device)
-
-    def step(kind: str, memory_format: torch.memory_format, **options: bool) -> Step:
-        net = build(args.arch, kind, args.segments).to(args.device, memory_format=memory_format)
-        return Step(net, frames.to(memory_format=memory_format), labels, **options)
-
-    steps = {TEXTBOOK: step(TEXTBOOK, torch.contiguous_format)}
-    modes = {"": {}, " bf16": {"amp": True}, " compiled": {"compiled": True}}
-    wanted = ["", *([" bf16"] if args.amp else []), *([" compiled"] if args.compile else [])]
-    for mode in wanted:
-        for kind in (TSM, FLAT):
-            steps[f"{kind}{mode}, {args.memory_format}"] = step(kind, memory_format, **modes[mode])
-    return steps
+    net = build(args.arch, kind, args.segments).to(args.device, memory_format=memory_format)
+    return Step(net, frames.to(memory_format=memory_format), labels, **MODES[name.removeprefix(kind)])
 
 
-def make_rows(steps: dict[str, Step], *, rounds: int, device: str) -> list[list[object]]:
-    times = interleave(steps, rounds=rounds, warmup=2, device=device)
+def make_rows(args: argparse.Namespace) -> list[list[object]]:
+    modes = ["", *([" bf16"] if args.amp else []), *([" compiled"] if args.compile else [])]
+    names = [TEXTBOOK, *(kind + mode for mode in modes for kind in (TSM, FLAT))]
+    cases = {name: OwnProcess(build_step, name, args, threads=args.threads, tuned=name != TEXTBOOK) for name in names}
+    times = interleave(cases, rounds=args.rounds, warmup=2)
     rows = []
-    for name, step in steps.items():
+    for name, case in cases.items():
         twin = name.replace(TSM, FLAT) if name.startswith(TSM) else name
-        saved = "-" if isinstance(step.model, torch._dynamo.OptimizedModule) else f"{step.saved_bytes() / 1e6:.1f}"
+        saved = "-" if name.endswith(" compiled") else f"{case.ask('saved_bytes') / 1e6:.1f}"
         rows.append(
             [
-                name,
+                name if name == TEXTBOOK else f"{name}, {args.memory_format}",
                 f"{median_ms(times, name):.0f}",
                 "-" if twin == name else f"{ratio(times, name, twin):.3f}x",
                 f"{ratio(times, TEXTBOOK, name):.2f}x",
                 saved,
             ]
         )
+        case.close()
     return rows
 
 
@@ -131,13 +135,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    rows = make_rows(build_steps(args), rounds=args.rounds, device=args.device)
+    rows = make_rows(args)
     print_table(
         f"Training step, {args.arch}, {args.clips} x {args.segments} frames, {args.size} px",
         ("network", "ms", "/ its 2D twin", "faster than textbook", "saved activations MB"),
         rows,
         device=args.device,
-        note=f"Medians of {args.rounds} interleaved rounds.",
+        note=f"Medians of {args.rounds} rounds, each network in a process of its own, in turns.",
     )
 
 
