@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.timing import print_table
+from benchmarks.timing import check_device, print_table
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import streaming_options
@@ -88,7 +88,7 @@ def with_state(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, convert:
     def run(frame: np.ndarray) -> np.ndarray:
         nonlocal state
         scores, state = step(convert(frame), state)
-        return np.asarray(scores).reshape(-1)
+        return np.asarray(scores.cpu() if isinstance(scores, Tensor) else scores).reshape(-1)
 
     return run
 
@@ -96,13 +96,14 @@ def with_state(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, convert:
 def clip_step(model: TSN) -> Step:
     """Eager PyTorch on the newest frames as a clip, all of it again for each new one."""
     newest: deque[Tensor] = deque(maxlen=model.num_segments)
+    device = next(model.parameters()).device
 
     @torch.no_grad()
     def step(frame: np.ndarray) -> np.ndarray:
-        newest.append(torch.from_numpy(frame))
+        newest.append(torch.from_numpy(frame).to(device))
         while len(newest) < model.num_segments:
             newest.append(newest[-1])
-        return model.frame_scores(torch.cat(tuple(newest)).unsqueeze(0))[0, -1].numpy()
+        return model.frame_scores(torch.cat(tuple(newest)).unsqueeze(0))[0, -1].cpu().numpy()
 
     return step
 
@@ -175,11 +176,15 @@ def make_rows(cases: Sequence[Case], num_frames: int) -> list[list[str]]:
 def measure(args: argparse.Namespace, path: Path, threads: int) -> None:
     """Measure with this many threads in this process, and print the table."""
     torch.set_num_threads(threads)
-    model = load_clip_network(path)
+    model = load_clip_network(path).to(args.device)
     stream = StreamingTSM(model, streaming_options(load_checkpoint(path)))
     size = stream.input_size
+
+    def on_device(frame: np.ndarray) -> Tensor:
+        return torch.from_numpy(frame).to(args.device)
+
     cases = [
-        Case(EAGER, with_state(stream.step, stream.init_state(1, size, size), torch.from_numpy)),
+        Case(EAGER, with_state(stream.step, stream.init_state(1, size, size), on_device)),
         # Its first frame has nothing of those before the clip: close to the stream's scores, but not the same.
         Case(f"torch eager, the {model.num_segments}-frame clip again", clip_step(model), exact=False),
     ]
@@ -195,6 +200,7 @@ def measure(args: argparse.Namespace, path: Path, threads: int) -> None:
         ("backend", "median ms", "p95 ms", "vs eager", "vs clip again", "differs by", "same arg max"),
         make_rows(cases, len(frames)),
         note="\n".join([f"{args.rounds} rounds of {args.turn} frames, interleaved.", *left_out]),
+        device=args.device,
     )
 
 
@@ -217,9 +223,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--turn", type=at_least(UNCOUNTED + 1), default=15, help=f"frames a turn, {UNCOUNTED} of them uncounted"
     )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for the rows in eager PyTorch")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 5 frames: to see that it runs")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    check_device(args.device)
     if args.quick:
         args.rounds, args.turn = 2, 5
     return args

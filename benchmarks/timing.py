@@ -36,12 +36,17 @@ def benchmark_parser(doc: str, *, rounds: int, network: bool = False) -> argpars
 
 def prepare(args: argparse.Namespace, **quick: object) -> argparse.Namespace:
     """Set the threads, check the device, and apply what --quick changes."""
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {args.device}: no CUDA device here; --device cpu works")
+    check_device(args.device)
     torch.set_num_threads(args.threads)
     if args.quick:
         vars(args).update(quick)
     return args
+
+
+def check_device(device: str) -> None:
+    """Refuse a CUDA device where there is none, by an InputError."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: no CUDA device here; --device cpu works")
 
 
 def interleave(
