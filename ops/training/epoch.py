@@ -96,21 +96,20 @@ def train_one_epoch(
     """Train from step `progress.step` to the epoch's end, keeping `progress` up to date.
 
     Args:
-        loader: batches from that step on, with uint8 `clips`, `labels`, `indices` and `failures`.
+        loader: `Batch`es from that step on.
         num_steps: steps of the whole epoch.
 
     Returns:
-        Whether the epoch is complete; False if a signal ended it early, after a finished step.
+        Whether the epoch is complete; False if a signal ended it early, after a whole step.
 
     Raises:
         InputError: a sample that cannot be read, or numbers that are not finite.
-        LoaderError: the workers broke down; `progress` and the weights are those of the last whole step.
+        LoaderError: the workers broke down; all is as after the last whole step.
     """
-    finite = FiniteCheck(
-        overflow_is_fine=updater.scaler is not None, name_samples=hooks.name_samples, trace=hooks.trace
-    )
-    batch_time, data_time = AverageMeter(), AverageMeter()
+    scaled = updater.scaler is not None
+    finite = FiniteCheck(overflow_is_fine=scaled, name_samples=hooks.name_samples, trace=hooks.trace)
     networks.training.train()
+    batch_time, data_time = AverageMeter(), AverageMeter()
     bar = progress_bar(loader, f"epoch {progress.epoch}", process, total=num_steps, initial=progress.step)
     end = time.perf_counter()
     for batch in _batches(bar, finite, process, expects_more=lambda: progress.step < num_steps):
@@ -129,8 +128,7 @@ def train_one_epoch(
             progress.add(loss, 100.0 * right1, 100.0 * right5, num_total)
         progress.step = step + 1
         batch_time.update(time.perf_counter() - end)
-        progress.seconds += batch_time.val
-        end = time.perf_counter()
+        progress.seconds, end = progress.seconds + batch_time.val, time.perf_counter()
         if step % settings.print_freq == 0:
             finite.flush()
             bar.set_postfix_str(_log_step(progress, num_steps, lr, batch_time, data_time, hooks), refresh=False)
