@@ -25,7 +25,7 @@ from ops.evaluation.scores import Scores
 from tests.helpers import make_frame_folder, make_frames, make_video
 from tests.online_demo.helpers import save_random
 from tools import check_dataset, gen_label_kinetics, gen_label_sthv2, predict, vid2img_kinetics
-from tools.shared.lists import VideoFolders
+from tools.shared.video_folders import VideoFolders
 
 ESCAPES = "\x1b]0;title\x07\x1b[2J"
 
@@ -231,7 +231,7 @@ def test_folders_that_cannot_be_listed(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for name in ("loop", "x" * 300, "nul\0"):
         with refusal():
-            VideoFolders(tmp_path, videos=False).find([name], ["v"])
+            VideoFolders(tmp_path, videos=False).names(name)
 
 
 # --- a run's record ---------------------------------------------------------------------------------------------------

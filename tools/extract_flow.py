@@ -34,10 +34,9 @@ from ops.common.opencv import import_cv2
 from ops.data.sources import FrameFolder, decoded_frames, num_template_fields
 from ops.dataset_configs import DATASETS
 from ops.opts import ShowDefaults
-from tools.shared.extraction import PARTIAL, add_run_options, scratch_folder, whole_folder
-from tools.shared.files import existing_folder, find_videos
-from tools.shared.jobs import run_jobs
-from tools.shared.lists import count_images, frame_number_pattern
+from tools.shared.extraction import PARTIAL, add_run_options, run_extraction, scratch_folder, whole_folder
+from tools.shared.files import existing_folder, find_videos, walk
+from tools.shared.lists import count_images, example_of, frame_number_pattern
 from tools.shared.report import print_counts, report
 
 JPEG_QUALITY = 95
@@ -162,12 +161,15 @@ def extract_flow(job: tuple[Path, Path], options: FlowOptions) -> int:
 
 
 def find_frame_folders(root: Path, image_tmpl: str) -> list[Path]:
-    """Folders below `root` that hold frame 1, sorted, relative to it."""
-    first, found = image_tmpl.format(1), []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if first in files:
+    """Folders below `root` that hold frames, sorted, relative to it; InputError if there are none."""
+    pattern, found, other = frame_number_pattern(image_tmpl), [], ""
+    for folder, files in walk(root):
+        if any(pattern.fullmatch(name) for name in files):
             found.append(Path(folder).relative_to(root))
+        elif not other and files:
+            other = example_of(files)
+    if not found:
+        raise InputError(f"{root}: no folders with {image_tmpl.format(1)} in it{other}")
     return sorted(found, key=lambda path: path.as_posix())
 
 
@@ -201,13 +203,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flow_function(args.method)  # say what is missing now, not once a video
     sources = find_videos(root) if args.videos else find_frame_folders(root, image_tmpl)
     if not sources:
-        wanted = "video files" if args.videos else f"folders with {image_tmpl.format(1)}"
-        raise InputError(f"{root}: no {wanted} in it")
+        raise InputError(f"{root}: no video files in it")
     given = vars(args) | {"image_tmpl": image_tmpl, "flow_tmpl": spec.flow_tmpl}
     options = FlowOptions(**{field.name: given[field.name] for field in dataclasses.fields(FlowOptions)})
     jobs = [(root / source, out / (source.with_suffix("") if args.videos else source)) for source in sources]
-    work = functools.partial(extract_flow, options=options)
-    results = run_jobs(work, jobs, jobs=args.jobs, label="videos", timeout_s=args.timeout)
+    results = run_extraction(functools.partial(extract_flow, options=options), jobs, args)
     print_counts(results)
     return report("videos with flow", sources, results)
 

@@ -4,7 +4,8 @@
 
 reads <class>_test_split{1,2,3}.txt (lines `video.avi 1`: 1 is for training, 2 for testing, 0 for neither) and writes
 hmdb51_rgb_{train,val}_split_{1,2,3}.txt and category.txt; with --flow the hmdb51_flow_* lists. Labels follow the sorted
-classes. Frame folders are looked for as ROOT/<class>/<video> and ROOT/<video>.
+classes. Frame folders are looked for as ROOT/<class>/<video> and ROOT/<video>, with or without the `.avi`, and below
+ROOT/{train,val} likewise.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
 from tools.shared.files import existing_folder, numbered_lines
-from tools.shared.lists import Entry, VideoFolders, list_parser, video_folders, write_dataset
+from tools.shared.lists import list_parser, video_folders, write_dataset
+from tools.shared.video_folders import Entry, VideoFolders
 
 SUBSET_OF_MARK = {"0": None, "1": "train", "2": "val"}
 FILE_NAME = re.compile(r"(.+)_test_split([123])\.txt")
@@ -45,8 +47,8 @@ def read_split(annotations: Path, split: int, classes: Sequence[str], folders: V
                 raise InputError(f"{path}:{number}: expected `video.avi 0|1|2`, got {line[:100]!r}")
             video = video.strip()
             if (subset := SUBSET_OF_MARK[mark]) is not None:
-                found = folders.find([class_name, ""], [os.path.splitext(video)[0]])
-                subsets[subset].append(Entry(f"{class_name}/{video}", found, label))
+                names = [os.path.splitext(video)[0]]
+                subsets[subset].append(folders.entry(names, label, class_name=class_name))
     return subsets
 
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
     wanted = "the <class>_test_split{1,2,3}.txt files"
     args = list_parser(__doc__, annotations=wanted, splits=True).parse_args(argv)
-    folders, annotations = video_folders(args), args.annotations
+    folders, annotations = video_folders(args, "hmdb51"), args.annotations
     classes = read_classes(annotations)
     subsets = {
         (subset, split): entries

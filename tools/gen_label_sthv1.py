@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import run_command
-from tools.shared.lists import gen_label_from_csvs
+from tools.shared.csv_lists import gen_label_from_csvs
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,17 +20,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.shared.files import read_text
-from tools.shared.lists import Entry, VideoFolders, list_parser, video_folders, write_dataset
+from tools.shared.files import annotation_file, read_text
+from tools.shared.lists import list_parser, video_folders, write_dataset
+from tools.shared.video_folders import Entry, VideoFolders
 
-PREFIX = "something-something-v2-"
-
-
-def annotation_file(folder: Path, name: str) -> Path:
-    """Path of one of the json files, by its long or its short name."""
-    long = folder / f"{PREFIX}{name}.json"
-    short = folder / f"{name}.json"
-    return short if short.exists() and not long.exists() else long
+PREFIX = "something-something-v2"
 
 
 def read_json(path: Path, kind: type) -> Any:
@@ -64,35 +58,34 @@ def read_labels(path: Path) -> list[str]:
     return [names[label] for label in range(len(names))]
 
 
-def read_entries(path: Path, labels: dict[str, int] | None, folders: VideoFolders) -> list[Entry]:
-    """Entries of one json file, in its order; without `labels`, all get label 0."""
+def read_entries(path: Path, labels: dict[str, int], folders: VideoFolders, subset: str) -> list[Entry]:
+    """Entries of one json file, in its order; those of the test file have no label."""
     entries = []
     for number, item in enumerate(read_json(path, list), start=1):
         where = f"{path}: item {number}"
         if not isinstance(item, dict) or not isinstance(item.get("id"), (str, int)):
             raise InputError(f"{where} has no id")
-        label = 0
-        if labels is not None:
+        label = None
+        if subset != "test":
             name = clean_template(str(item.get("template")))
             if name not in labels:
                 raise InputError(f"{where} (id {item['id']}): template {name!r} is not in the labels file")
             label = labels[name]
-        video = str(item["id"])
-        entries.append(Entry(video, folders.find([""], [video]), label))
+        entries.append(folders.entry([str(item["id"])], label, subset=subset))
     return entries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
     args = list_parser(__doc__, annotations="the json files").parse_args(argv)
-    folders, annotations = video_folders(args), args.annotations
-    classes = read_labels(annotation_file(annotations, "labels"))
+    folders = video_folders(args, "somethingv2")
+    classes = read_labels(annotation_file(args.annotations, PREFIX, "labels.json"))
     labels = {name: label for label, name in enumerate(classes)}
     subsets = {}
     for subset, name in (("train", "train"), ("val", "validation"), ("test", "test")):
-        path = annotation_file(annotations, name)
+        path = annotation_file(args.annotations, PREFIX, f"{name}.json")
         if subset != "test" or path.exists():
-            subsets[subset, 1] = read_entries(path, labels if subset != "test" else None, folders)
+            subsets[subset, 1] = read_entries(path, labels, folders, subset)
     return write_dataset(args, "somethingv2", subsets, classes)
 
 

@@ -4,7 +4,7 @@
 
 reads classInd.txt (`1 ApplyEyeMakeup`), trainlist0{1,2,3}.txt and testlist0{1,2,3}.txt (`Class/video.avi [1]`) and
 writes ucf101_rgb_{train,val}_split_{1,2,3}.txt and category.txt; with --flow the ucf101_flow_* lists. Frame folders are
-looked for as ROOT/<class>/<video> and ROOT/<video>.
+looked for as ROOT/<class>/<video> and ROOT/<video>, with or without the `.avi`, and below ROOT/{train,val} likewise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
 from tools.shared.files import numbered_lines
-from tools.shared.lists import Entry, VideoFolders, list_parser, video_folders, write_dataset
+from tools.shared.lists import list_parser, video_folders, write_dataset
+from tools.shared.video_folders import Entry, VideoFolders
 
 
 def read_classes(path: Path) -> list[str]:
@@ -32,6 +33,11 @@ def read_classes(path: Path) -> list[str]:
     return names
 
 
+def names_on_disk(video: str) -> list[str]:
+    """What a video's folder may be called. Copies of the data set write HandStandPushups as the class is written."""
+    return [video, video.replace("HandStand", "Handstand"), video.replace("Handstand", "HandStand")]
+
+
 def read_split(path: Path, labels: dict[str, int], folders: VideoFolders) -> list[Entry]:
     """Entries of a train or test list. The class is the folder's; a label beside it must agree."""
     entries = []
@@ -42,7 +48,8 @@ def read_split(path: Path, labels: dict[str, int], folders: VideoFolders) -> lis
             raise InputError(f"{path}:{number}: expected `Class/video.avi [label]`, got {line[:100]!r}")
         if label and label[0] != str(labels[class_name] + 1):
             raise InputError(f"{path}:{number}: label {label[0]} is not that of {class_name} in classInd.txt")
-        entries.append(Entry(video, folders.find([class_name, ""], [os.path.splitext(file)[0]]), labels[class_name]))
+        names = names_on_disk(os.path.splitext(file)[0])
+        entries.append(folders.entry(names, labels[class_name], class_name=class_name))
     return entries
 
 
@@ -50,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; returns 1 if a video could not be counted."""
     wanted = "classInd.txt, trainlist*.txt and testlist*.txt"
     args = list_parser(__doc__, annotations=wanted, splits=True).parse_args(argv)
-    folders, annotations = video_folders(args), args.annotations
+    folders, annotations = video_folders(args, "ucf101"), args.annotations
     classes = read_classes(annotations / "classInd.txt")
     labels = {name: label for label, name in enumerate(classes)}
     subsets = {

@@ -8,6 +8,7 @@ import pytest
 from torchvision.models.video import R3D_18_Weights
 
 from ops.common.errors import InputError
+from ops.dataset import TSNDataSet
 from ops.dataset_configs import DataOptions, resolve_dataset
 from tests.helpers import make_frame_folder, make_frames, make_video, run_cli
 from tools import (
@@ -99,9 +100,54 @@ def test_kinetics_csv(kinetics, capsys):
     assert lines(kinetics / "labels/category.txt") == names
     out, err = capsys.readouterr()
     assert "3 of 4 videos" in out
-    assert "missing, left out: 1\n  gone_000003_000013\n" in err
+    root = kinetics / "images"
+    looked = f"looked in {root / 'yoga'} (not there), {root}"
+    assert f"missing, left out: 1 video\n  yoga: 1 of 1: gone_000003_000013; {looked}\n" in err
     assert gen_kinetics(kinetics, *csv_files[2:], "--flow") == 0
     assert (kinetics / "labels/val_videofolder_flow.txt").exists()
+
+
+def test_kinetics_as_people_keep_it(tmp_path, capsys):
+    """Flat split folders, class folders in other spellings, names with the file's suffix: each video has its label."""
+    root, labels = tmp_path / "images", gen_label_kinetics.read_label_map(gen_label_kinetics.LABEL_MAP)
+    places = {
+        "train_256/Petting animal (not cat)/aaaaaaaaaaa_000001_000011": ("petting animal (not cat)", "aaaaaaaaaaa"),
+        "train/massaging_person_s_head/bbbbbbbbbbb_000001_000011": ("massaging person's head", "bbbbbbbbbbb"),
+        "train/petting_animal_(not_cat)/-ccccccccc__000001_000011": ("petting animal (not cat)", "-ccccccccc_"),
+        "train/ddddddddddd_000001_000011": ("yoga", "ddddddddddd"),
+        "zumba/eeeeeeeeeee_1_11": ("zumba", "eeeeeeeeeee"),
+        "zumba/fffffffffff_000001_000011.mp4": ("zumba", "fffffffffff"),
+    }
+    make_folders(root, dict.fromkeys([*places, "val/yoga/ggggggggggg_000001_000011"], 3))
+    rows = [f'"{label}",{video},1,11,train,0' for label, video in places.values()]
+    csv_file = write(
+        tmp_path / "train.csv", HEADER, *rows, *(f"yoga,{video},1,11,train,0" for video in ("ggggggggggg", "h"))
+    )
+    assert gen_kinetics(tmp_path, "--train_csv", str(csv_file)) == 0
+    assert lines(tmp_path / "labels/train_videofolder.txt") == [
+        f"{path} 3 {labels[gen_label_kinetics.clean_label(label)]}" for path, (label, _) in places.items()
+    ]
+    err = capsys.readouterr().err  # ggggggggggg is in the validation videos
+    assert "missing, left out: 2 videos\n  yoga: 2 of 3: ggggggggggg_000001_000011, h_000001_000011; looked in" in err
+    assert all(
+        f"{place}" in err for place in (f"{root}/yoga (not there)", f"{root}/train/yoga (not there)", f"{root}/train,")
+    )
+
+
+def test_kinetics_video_files_in_flat_folders(tmp_path):
+    for name in ("train/aaaaaaaaaaa_000001_000011.mp4", "val/bbbbbbbbbbb_000002_000012.mp4"):
+        make_video(tmp_path / "images" / name, make_frames(4, (32, 32)))
+    make_video(tmp_path / "images/train/c.mp4", make_frames(5, (32, 32))).rename(
+        tmp_path / "images/train/c_000001_000011.mp4.avi"
+    )
+    train = write(tmp_path / "train.csv", HEADER, "zumba,aaaaaaaaaaa,1,11,train,0", "yoga,c,1,11,train,0")
+    val = write(tmp_path / "val.csv", HEADER, "yoga,bbbbbbbbbbb,2,12,val,0")
+    assert gen_kinetics(tmp_path, "--videos", "--train_csv", str(train), "--val_csv", str(val)) == 0
+    assert lines(tmp_path / "labels/train_videofolder.txt") == [
+        "train/aaaaaaaaaaa_000001_000011 4 399",
+        "train/c_000001_000011.mp4 5 398",
+    ]
+    assert lines(tmp_path / "labels/val_videofolder.txt") == ["val/bbbbbbbbbbb_000002_000012 4 398"]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +235,61 @@ def test_gaps_and_names_that_a_list_cannot_hold_are_reported(tmp_path, capsys):
     assert "new\\nline: a list cannot hold this name" in err
 
 
+def test_groups_stay_together(tmp_path, capsys):
+    videos = [f"{name}/film{film}_{clip}" for name in "ab" for film in range(10) for clip in range(4)]
+    make_folders(tmp_path / "images", dict.fromkeys([*videos, "c/film1_9", "c/film20_1", "d/alone"], 3))
+    pattern = "(film[0-9]+)_|alone"
+    assert gen_kinetics(tmp_path, "--from_folders", "--group", pattern) == 0
+    train, val = (lines(tmp_path / f"labels/{subset}_videofolder.txt") for subset in ("train", "val"))
+    films = [{line.split("/")[1].split("_")[0] for line in listed} for listed in (train, val)]
+    assert not films[0] & films[1] and len(train) + len(val) == 83
+    # Two films of ten are the share of a and b: in both classes the same, since a film's clips may be of several.
+    assert [sum(line.startswith(name) for line in val) for name in "ab"] == [8, 8] and len(films[1]) == 2
+    assert "12 groups by '(film[0-9]+)_|alone': 10 in train, 2 in val" in capsys.readouterr().out
+    gen_kinetics(tmp_path, "--from_folders", "--group", pattern, "--seed", "1")
+    assert lines(tmp_path / "labels/val_videofolder.txt") != val
+
+
+def test_every_class_that_can_be_is_validated_on_by_whole_groups(tmp_path, capsys):
+    videos = [*(f"a/x_{i}" for i in range(4)), *(f"a/y_{i}" for i in range(6)), *(f"b/z_{i}" for i in range(5))]
+    make_folders(tmp_path / "images", dict.fromkeys(videos, 3))
+    assert gen_kinetics(tmp_path, "--from_folders", "--group", "^[^_]+", "--val_share", "0.1") == 0
+    val = lines(tmp_path / "labels/val_videofolder.txt")
+    assert val == [f"a/x_{i} 3 0" for i in range(4)]  # the smaller of two; b has a single film, for training
+    assert "classes without val videos: b" in capsys.readouterr().err
+
+
+def test_groups_of_split_folders_are_counted(tmp_path, capsys):
+    make_folders(tmp_path / "images", dict.fromkeys(["train/a/f1_1", "train/a/f2_1", "val/a/f2_2", "val/a/f3_1"], 3))
+    assert gen_kinetics(tmp_path, "--from_folders", "--group", "^[^_]+") == 0
+    out = capsys.readouterr().out
+    assert "3 groups by '^[^_]+': 2 in train, 2 in val, 1 of them in both train and val" in out
+
+
+def test_group_mistakes(tmp_path, kinetics):
+    with pytest.raises(InputError, match=r"--group 'film' matches nothing in abseiling/0347ZoDXyP0_000095_000105"):
+        gen_kinetics(kinetics, "--from_folders", "--group", "film", "--val_share", "0.1")
+    with pytest.raises(InputError, match="--group is for --from_folders"):
+        gen_kinetics(kinetics, "--val_csv", str(kinetics / "val.csv"), "--group", "a")
+    with pytest.raises(SystemExit):
+        gen_kinetics(kinetics, "--from_folders", "--group", "(")
+
+
+def test_class_folders_that_look_like_split_folders(tmp_path, capsys):
+    root = tmp_path / "images"
+    make_folders(root, dict.fromkeys(["training/x", "walking/y", "__MACOSX/walking/z"], 3))
+    assert gen_kinetics(tmp_path, "--from_folders", "--val_share", "0") == 0
+    assert lines(tmp_path / "labels/category.txt") == ["training", "walking"]
+    assert lines(tmp_path / "labels/train_videofolder.txt") == ["training/x 3 0", "walking/y 3 1"]
+    assert "no val list: there are no videos for it" in capsys.readouterr().err
+    make_folders(root, dict.fromkeys(["Train_256/a/x", "VAL_256/b/y"], 3))
+    assert gen_kinetics(tmp_path, "--from_folders") == 0
+    assert lines(tmp_path / "labels/val_videofolder.txt") == ["VAL_256/b/y 3 1"]
+    err = capsys.readouterr().err
+    assert "not read, beside Train_256, VAL_256, training: walking" in err
+    assert "classes without train videos: b" in err and "classes without val videos: a" in err
+
+
 @pytest.mark.parametrize("depth", ["", "a", "train/a"])
 def test_folders_of_the_wrong_depth_are_one_line(tmp_path, depth):
     make_frame_folder(tmp_path / "images" / depth, 3)
@@ -220,6 +321,74 @@ def test_sthv1(tmp_path):
     assert gen(gen_label_sthv1, tmp_path / "flow", tmp_path, tmp_path, "--flow") == 0
     assert lines(tmp_path / "train_videofolder_flow.txt") == ["100 6 2", "7 8 1"]  # x and y files
     assert lines(tmp_path / "val_videofolder_flow.txt") == ["8 10 0"]
+
+
+def test_lists_without_videos_are_not_written_and_said(sthv2, tmp_path, capsys):
+    folder, _ = sthv2
+    for path in (folder / "frames/7").iterdir():
+        path.unlink()
+    (folder / "frames/7").rmdir()
+    assert gen(gen_label_sthv2, folder / "frames", folder, folder) == 0  # test videos: many do not fetch them
+    assert lines(folder / "train_videofolder.txt") == ["78687 3 1", "5 3 2"]
+    assert lines(folder / "val_videofolder.txt") == ["6 3 0"]
+    assert not (folder / "test_videofolder.txt").exists()
+    err = capsys.readouterr().err
+    assert f"{folder}/test_videofolder.txt: not written, none of 1 video is there" in err
+    assert f"videos without a label: 1 of 1: 7; looked in {folder}/frames\n" in err
+    (folder / "frames/6").rename(folder / "frames/8")
+    assert gen(gen_label_sthv2, folder / "frames", folder, folder) == 1  # a run needs these
+    assert "val_videofolder.txt: not written" in capsys.readouterr().err
+    (folder / "frames").rename(folder / "20bn")
+    (folder / "frames").mkdir()
+    (folder / "20bn").rename(folder / "frames/20bn")
+    with pytest.raises(InputError, match=r"none of its videos is in .*frames \(78687: looked in .*frames holds 20bn\)"):
+        gen(gen_label_sthv2, folder / "frames", folder, folder)
+
+
+def test_jester_without_test_videos_and_in_split_folders(tmp_path, capsys):
+    write(tmp_path / "labels.csv", "A", "B")  # short names do as well
+    for name, content in (("train", "1;A"), ("validation", "2;B"), ("test", "3")):
+        write(tmp_path / f"{name}.csv", content)
+    make_folders(tmp_path / "frames", {"Train/1": 3, "Validation/2": 4}, "{:05d}.jpg")
+    assert gen(gen_label_jester, tmp_path / "frames", tmp_path, tmp_path) == 0
+    assert lines(tmp_path / "train_videofolder.txt") == ["Train/1 3 0"]
+    assert lines(tmp_path / "val_videofolder.txt") == ["Validation/2 4 1"]
+    assert "test_videofolder.txt: not written" in capsys.readouterr().err
+
+
+def test_sthv1_flow_in_folders_padded_to_six_digits_is_listed_as_its_frames_are(tmp_path):
+    prefix = "something-something-v1"
+    for name, content in (("labels", "A"), ("train", "7;A"), ("validation", "100000;A")):
+        write(tmp_path / f"{prefix}-{name}.csv", content)
+    make_folders(tmp_path / "flow", {"000007": 3, "100000": 4}, "{:06d}-{}_{:05d}.jpg")
+    assert gen(gen_label_sthv1, tmp_path / "flow", tmp_path, tmp_path, "--flow") == 0
+    assert lines(tmp_path / "train_videofolder_flow.txt") == ["7 6 0"]
+    data = TSNDataSet(tmp_path / "flow", tmp_path / "train_videofolder_flow.txt", 2, 5, "Flow", "{:06d}-{}_{:05d}.jpg")
+    assert data[0][0].shape[:2] == (2 * 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("frame", "advice"),
+    [
+        ("frame000001.jpg", r", but frame000001\.jpg: --image_tmpl 'frame\{:06d\}\.jpg'"),
+        ("flow_x_00001.jpg", r", but flow_x_00001\.jpg"),
+        ("clip.mp4", r", but clip\.mp4"),
+    ],
+)
+def test_frames_of_another_name_are_named(tmp_path, frame, advice):
+    (tmp_path / "images/train/a/v").mkdir(parents=True)
+    (tmp_path / "images/train/a/v" / frame).touch()
+    with pytest.raises(InputError, match=rf"train/a/v: no frames: nothing like img_00001\.jpg in it{advice}$"):
+        gen_kinetics(tmp_path, "--from_folders")
+
+
+def test_videos_without_the_option_for_them(tmp_path, kinetics):
+    make_video(tmp_path / "images/abseiling/b_000001_000011.mp4", make_frames(2, (32, 32)))
+    csv_file = write(tmp_path / "b.csv", HEADER, "abseiling,b,1,11,train,0")
+    with pytest.raises(InputError, match=r"abseiling holds .*: --videos lists video files"):
+        gen_kinetics(tmp_path, "--train_csv", str(csv_file))
+    with pytest.raises(InputError, match="--videos lists video files"):
+        gen_label_kinetics.main([str(tmp_path / "images/abseiling"), "--out", str(tmp_path), "--from_folders"])
 
 
 def test_sthv1_mistakes(tmp_path):
@@ -342,6 +511,26 @@ def test_ucf101_mistakes(ucf101, file, line, message):
     with pytest.raises(InputError, match=message):
         gen(gen_label_ucf101, ucf101 / "jpg", ucf101 / "file_list", ucf101 / "labels")
     assert not (ucf101 / "file_list").exists()
+
+
+def test_ucf101_folders_by_other_names(tmp_path):
+    """With the `.avi` that many extractors keep, in split folders, and in the two spellings of one class's videos."""
+    write(tmp_path / "classInd.txt", "1 Archery", "2 HandstandPushups")
+    write(
+        tmp_path / "trainlist01.txt",
+        "Archery/v_Archery_g08_c01.avi 1",
+        "HandstandPushups/v_HandStandPushups_g08_c01.avi 2",
+    )
+    write(
+        tmp_path / "testlist01.txt", "Archery/v_Archery_g01_c01.avi", "HandstandPushups/v_HandStandPushups_g01_c01.avi"
+    )
+    train = ["train/Archery/v_Archery_g08_c01.avi", "HandstandPushups/v_HandstandPushups_g08_c01"]
+    val = ["v_Archery_g01_c01.avi", "HandStandPushups/v_HandStandPushups_g01_c01.AVI"]
+    make_folders(tmp_path / "jpg", dict.fromkeys([*train, *val], 3))
+    assert gen(gen_label_ucf101, tmp_path / "jpg", tmp_path, tmp_path, "--splits", "1") == 0
+    for subset, paths in (("train", train), ("val", val)):
+        expected = [f"{path} 3 {label}" for label, path in enumerate(paths)]
+        assert lines(tmp_path / f"ucf101_rgb_{subset}_split_1.txt") == expected
 
 
 @pytest.fixture

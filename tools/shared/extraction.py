@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,10 @@ def vid2img(
     if not videos:
         raise InputError(f"{root}: no videos ({' '.join(sorted(suffixes))}) in it or its folders")
     jobs = [(root / video, out / (video.stem if flat else video.with_suffix(""))) for video in videos]
-    results = _extract_all(args, jobs, image_tmpl)
+    options = Extraction(
+        image_tmpl, args.height, args.quality, args.max_frames, keep_damaged=args.keep_damaged, overwrite=args.overwrite
+    )
+    results = run_extraction(functools.partial(extract_video, options=options), jobs, args)
     print_counts(results)
     return report("videos extracted", videos, results)
 
@@ -143,21 +146,20 @@ def _quality(text: str) -> int:
     return value
 
 
-def _extract_all(args: argparse.Namespace, jobs: Sequence[tuple[Path, Path]], image_tmpl: str) -> list[int | Failure]:
-    """Extract all (video, folder) jobs by the options of `vid2img`; a result each, in order.
+def run_extraction(
+    function: Callable[[tuple[Path, Path]], int], jobs: Sequence[tuple[Path, Path]], args: argparse.Namespace
+) -> list[int | Failure]:
+    """Run `function` for all (video, folder) jobs by the options of `add_run_options`; a result each, in order.
 
     Of two videos that would share a folder (`a.mp4` and `a.avi`), the second is a Failure.
     """
-    options = Extraction(
-        image_tmpl, args.height, args.quality, args.max_frames, keep_damaged=args.keep_damaged, overwrite=args.overwrite
-    )
     owner: dict[Path, Path] = {}
     clashes = {}
     for index, (video, folder) in enumerate(jobs):
         if owner.setdefault(folder, video) is not video:
             clashes[index] = Failure(f"its frames would share a folder with those of {owner[folder].name}")
     results = run_jobs(
-        functools.partial(extract_video, options=options),
+        function,
         [job for index, job in enumerate(jobs) if index not in clashes],
         jobs=args.jobs,
         label="videos",

@@ -38,14 +38,33 @@ def existing_folder(path: str | Path, what: str) -> Path:
     return path
 
 
+def annotation_file(folder: Path, prefix: str, name: str) -> Path:
+    """Path of an annotation file that is distributed as `{prefix}-{name}` or, as its short name, `{name}`."""
+    long, short = folder / f"{prefix}-{name}", folder / name
+    return short if short.exists() and not long.exists() else long
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files) of a folder and all below it, through links; hidden ones are left out."""
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        yield folder, [name for name in files if not name.startswith(".")]
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not _is_loop(os.path.join(folder, name))
+        )
+
+
+def _is_loop(folder: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    parent = os.path.realpath(os.path.dirname(folder))
+    return os.path.islink(folder) and os.path.commonpath([real := os.path.realpath(folder), parent]) == real
+
+
 def find_videos(root: Path) -> list[Path]:
     """All video files below `root` (by their suffix), sorted, as paths relative to it; hidden ones are left out."""
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder, name).relative_to(root)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-        ]
+    found = [
+        Path(folder, name).relative_to(root)
+        for folder, files in walk(root)
+        for name in files
+        if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+    ]
     return sorted(found, key=lambda path: path.as_posix())

@@ -8,83 +8,24 @@ import os
 import re
 import string
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ops.common.errors import InputError, counted, escaped
 from ops.common.files import write_lines
-from ops.data.sources import FrameFolder, VideoFile, num_template_fields
+from ops.data.sources import FrameFolder, VideoFile, num_template_fields, numbered_folder
 from ops.dataset import find_video_file
 from ops.dataset_configs import DATASETS
 from ops.opts import ShowDefaults
-from tools.shared.files import VIDEO_SUFFIXES, existing_folder, numbered_lines
+from tools.shared.files import existing_folder
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
+from tools.shared.missing import report_missing, why_missing
 from tools.shared.report import print_first
+from tools.shared.video_folders import Entry, VideoFolders
 
+_IMAGE_NAME = re.compile(r"(.*?)(\d+)(\.(?:jpe?g|png|bmp|webp))", re.IGNORECASE)
 # Entries of each (subset, split), such as ("train", 1).
-Subsets = Mapping[tuple[str, int], Sequence["Entry"]]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One video of a list before its frames are counted; `path` is relative to the root, None where there is none."""
-
-    name: str  # as the annotations call it
-    path: str | None
-    label: int
-
-
-class VideoFolders:
-    """Finds videos below a root by class and name; each folder is listed once."""
-
-    def __init__(self, root: Path, *, videos: bool) -> None:
-        self.root = root
-        self.videos = videos
-        self._listing = functools.cache(self._list)
-
-    def _entries(self, folder: str) -> list[tuple[str, bool]]:
-        """(name, whether it is a folder), sorted; none where there is no such folder."""
-        try:
-            with os.scandir(self.root / folder) as entries:
-                return sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except (OSError, ValueError) as error:  # no permission, or a name that no disk can hold
-            raise InputError(f"{self.root / folder}: {getattr(error, 'strerror', None) or error}") from None
-
-    def _list(self, folder: str) -> dict[str, str]:
-        """What a list may call a video -> its name on disk."""
-        if not self.videos:
-            return {name: name for name in self.classes(folder)}
-        names: dict[str, str] = {}
-        for name, is_folder in self._entries(folder):
-            stem, suffix = os.path.splitext(name)
-            if is_folder or suffix.lower() not in VIDEO_SUFFIXES:
-                continue
-            if stem in names:
-                raise InputError(
-                    f"{self.root / folder}: {name} and {names[stem]} would be one video in a list: rename one"
-                )
-            names[stem] = name
-        return names
-
-    def classes(self, folder: str) -> list[str]:
-        """Folders in a folder, sorted."""
-        return [name for name, is_folder in self._entries(folder) if is_folder]
-
-    def names(self, folder: str) -> list[str]:
-        """What lists may call the videos of a folder, sorted."""
-        return sorted(self._listing(folder))
-
-    def find(self, folders: Sequence[str], names: Sequence[str]) -> str | None:
-        """Path, relative to the root, of the first of these videos that is in one of these folders."""
-        for folder in folders:
-            listing = self._listing(folder)
-            for name in names:
-                if name in listing:
-                    return f"{folder}/{name}" if folder else name
-        return None
+Subsets = Mapping[tuple[str, int], Sequence[Entry]]
 
 
 # --- counting frames --------------------------------------------------------------------------------------------------
@@ -107,6 +48,18 @@ def last_frame_number(folder: str | Path, image_tmpl: str) -> int:
     return max((int(match[pattern.groups]) for match in found if match), default=0)
 
 
+def example_of(names: Iterable[str]) -> str:
+    """What a folder without the expected frames holds: `, but frame000001.jpg: --image_tmpl 'frame{:06d}.jpg'`."""
+    names = sorted(name for name in names if not name.startswith("."))
+    images = [match for match in map(_IMAGE_NAME.fullmatch, names) if match]
+    if not images:
+        return f", but {names[0]}" if names else ""
+    prefix, number, suffix = images[0].groups()
+    is_flow = re.search(r"(^|[_-])[xy]_?$", prefix)
+    advice = "" if is_flow else f": --image_tmpl '{prefix}{{:0{len(number)}d}}{suffix}'"
+    return f", but {images[0][0]}{advice}"
+
+
 def count_images(folder: str | Path, image_tmpl: str) -> int:
     """Number of frames in a folder; of flow in x and y files, of those where both are there.
 
@@ -119,7 +72,8 @@ def count_images(folder: str | Path, image_tmpl: str) -> int:
         missing = next(path for path in frames.paths(count) if not os.path.exists(path))
         raise InputError(f"{os.path.basename(missing)} is missing, though {last} is there")
     if not count:
-        raise InputError(f"no frames: nothing like {os.path.basename(frames.paths(0)[0])} in it")
+        wanted = os.path.basename(frames.paths(0)[0])
+        raise InputError(f"no frames: nothing like {wanted} in it{example_of(os.listdir(folder))}")
     return count
 
 
@@ -136,6 +90,8 @@ def _count(entry: Entry, *, root: Path, image_tmpl: str | None) -> int | None:
         raise InputError("a list cannot hold this name (line break, or blank at an end): rename it")
     path = root / entry.path
     if image_tmpl is not None:
+        if entries_per_frame(image_tmpl) > 1:
+            path = Path(numbered_folder(str(path)))
         return count_images(path, image_tmpl) * entries_per_frame(image_tmpl) if path.is_dir() else None
     count = VideoFile(find_video_file(str(path))).count_frames()
     if not count:
@@ -146,12 +102,15 @@ def _count(entry: Entry, *, root: Path, image_tmpl: str | None) -> int | None:
 # --- writing lists ----------------------------------------------------------------------------------------------------
 
 
-def _write_lists(lists: Mapping[Path, Sequence[Entry]], *, root: Path, image_tmpl: str | None, jobs: int) -> int:
+def _write_lists(
+    lists: Mapping[Path, Sequence[Entry]], classes: Sequence[str], *, root: Path, image_tmpl: str | None, jobs: int
+) -> int:
     """Count the frames of all entries and write the lists; returns the exit status.
 
     Videos that are missing, cannot be counted, or come a second time are left out and reported; the status is 1 for the
-    last two. Missing ones are usual (Kinetics loses videos by the week), but if all are, the root must be wrong:
-    InputError, and nothing is written. `image_tmpl` None counts the frames of video files.
+    last two. Missing ones are usual (Kinetics loses videos by the week). A list without a single video is not written,
+    and the status is 1 unless it is the test list; if no list has a video, the root must be wrong: InputError.
+    `image_tmpl` None counts the frames of video files.
     """
     entries = [(path, entry) for path, group in lists.items() for entry in group]
     work = functools.partial(_count, root=root, image_tmpl=image_tmpl)
@@ -160,25 +119,32 @@ def _write_lists(lists: Mapping[Path, Sequence[Entry]], *, root: Path, image_tmp
     missing, failed = [], []
     for (path, entry), count in zip(entries, counts, strict=True):
         if count is None:
-            missing.append(f"  {entry.name}")
+            missing.append(entry)
         elif entry.path in lines[path]:
             failed.append(f"  {entry.path}: a second time in the annotations of {path.name}")
         elif isinstance(count, Failure):
             failed.append(f"  {entry.path}: {count.reason}")
         else:
-            lines[path][entry.path] = f"{entry.path} {count} {entry.label}"
+            lines[path][entry.path] = f"{entry.path} {count} {entry.label or 0}"
+    if not any(lines.values()):
+        reason = failed[0].strip() if failed else why_missing(missing, root, videos=image_tmpl is None)
+        raise InputError(f"{next(iter(lists))} would be empty: {reason}")
+    status = 1 if failed else 0
     for path, group in lines.items():
-        if not group:
-            example = (missing + failed + ["the annotations name none"])[0].strip()
-            raise InputError(f"{path} would be empty: none of its videos is in {root} ({example})")
-    for path, group in lines.items():
-        write_lines(path, group.values())
-        print(escaped(f"{path}: {len(group)} of {counted(len(lists[path]), 'video')}"))
-    for what, videos in (("missing", missing), ("unreadable", failed)):
-        if videos:
-            print(f"{what}, left out: {len(videos)}", file=sys.stderr)
-            print_first(videos)
-    return 1 if failed else 0
+        if group:
+            write_lines(path, group.values())
+            print(escaped(f"{path}: {len(group)} of {counted(len(lists[path]), 'video')}"))
+        else:
+            print(
+                escaped(f"{path}: not written, none of {counted(len(lists[path]), 'video')} is there"), file=sys.stderr
+            )
+            status = status if path.name.startswith("test") else 1
+    if missing:
+        report_missing(missing, [entry for _, entry in entries], classes, root)
+    if failed:
+        print(f"unreadable, left out: {len(failed)}", file=sys.stderr)
+        print_first(failed)
+    return status
 
 
 def list_parser(doc: str, *, annotations: str | None, splits: bool = False) -> argparse.ArgumentParser:
@@ -199,11 +165,19 @@ def list_parser(doc: str, *, annotations: str | None, splits: bool = False) -> a
     return parser
 
 
-def video_folders(args: argparse.Namespace) -> VideoFolders:
+def frame_template(args: argparse.Namespace, dataset: str) -> str | None:
+    """Name of a frame file below `root`; None where it holds video files."""
+    spec = DATASETS[dataset]
+    return None if args.videos else args.image_tmpl or (spec.flow_tmpl if args.flow else spec.image_tmpl)
+
+
+def video_folders(args: argparse.Namespace, dataset: str) -> VideoFolders:
     """The folders below `root`."""
     if args.flow and args.videos:
         raise InputError("--flow and --videos exclude each other: video files hold no flow")
-    return VideoFolders(existing_folder(args.root, "frame folders"), videos=args.videos)
+    image_tmpl = frame_template(args, dataset)
+    padded = image_tmpl is not None and entries_per_frame(image_tmpl) > 1
+    return VideoFolders(existing_folder(args.root, "frame folders"), videos=args.videos, padded=padded)
 
 
 def write_dataset(args: argparse.Namespace, dataset: str, subsets: Subsets, classes: Sequence[str]) -> int:
@@ -213,36 +187,11 @@ def write_dataset(args: argparse.Namespace, dataset: str, subsets: Subsets, clas
     out = Path(args.out)
     status = _write_lists(
         {out / Path(names.format(subset=s, split=split)).name: entries for (s, split), entries in subsets.items()},
+        classes,
         root=Path(args.root),
-        image_tmpl=None if args.videos else args.image_tmpl or (spec.flow_tmpl if args.flow else spec.image_tmpl),
+        image_tmpl=frame_template(args, dataset),
         jobs=args.jobs,
     )
     write_lines(out / "category.txt", classes)
     print(escaped(f"{out / 'category.txt'}: {counted(len(classes), 'class', 'classes')}"))
     return status
-
-
-def gen_label_from_csvs(argv: Sequence[str] | None, *, doc: str, dataset: str, prefix: str) -> int:
-    """The command of something v1 and Jester: lists from `{prefix}-{labels,train,validation,test}.csv`.
-
-    Labels follow the sorted names. The test file is optional; it has no labels, and its list says 0.
-    """
-    args = list_parser(doc, annotations="the csv files").parse_args(argv)
-    folders, labels_file = video_folders(args), args.annotations / f"{prefix}-labels.csv"
-    classes = sorted(line.strip() for _, line in numbered_lines(labels_file))
-    labels = {name: label for label, name in enumerate(classes)}
-    if len(labels) < len(classes):
-        raise InputError(f"{labels_file}: a class is there twice")
-    subsets: dict[tuple[str, int], list[Entry]] = {}
-    for subset, file in (("train", "train"), ("val", "validation"), ("test", "test")):
-        path = args.annotations / f"{prefix}-{file}.csv"
-        if subset == "test" and not path.exists():
-            continue
-        entries = subsets[subset, 1] = []
-        for number, line in numbered_lines(path):
-            video, _, name = (part.strip() for part in line.partition(";"))
-            if subset != "test" and name not in labels:
-                problem = f"class {name!r} is not in {labels_file.name}" if name else "expected `id;label`"
-                raise InputError(f"{path}:{number}: {problem}, got {line[:100]!r}")
-            entries.append(Entry(video, folders.find([""], [video]), labels[name] if subset != "test" else 0))
-    return write_dataset(args, dataset, subsets, classes)

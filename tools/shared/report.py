@@ -9,7 +9,14 @@ from typing import Any
 from ops.common.errors import escaped
 from tools.shared.jobs import Failure
 
-MAX_LISTED = 50
+MAX_LISTED = 50  # lines
+MAX_NAMED = 3  # names in a line
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first few names in a line: `a, b, c and 4 more`."""
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def print_first(lines: Sequence[str], *, where_all_are: str = "") -> None:
