@@ -149,13 +149,26 @@ def test_damaged_and_odd_sources_are_reported(tmp_path, capsys):
     write_frames(tmp_path / "rgb/cut", moving_texture(3, 1, 0, (48, 40)))
     (tmp_path / "rgb/cut/img_00002.jpg").write_bytes((tmp_path / "rgb/cut/img_00002.jpg").read_bytes()[:300])
     write_frames(tmp_path / "rgb/sizes", moving_texture(2, 1, 0, (48, 40)))
+    write_frames(tmp_path / "rgb/late", moving_texture(3, 1, 0, (48, 40)))
+    (tmp_path / "rgb/late/img_00001.jpg").unlink()
     make_frame_folder(tmp_path / "other", 1, (30, 30))
     (tmp_path / "other/img_00001.jpg").replace(tmp_path / "rgb/sizes/img_00002.jpg")
     assert extract(tmp_path / "rgb", tmp_path / "o") == 1
     err = capsys.readouterr().err
     assert "failed: gap: img_00002.jpg is missing" in err
+    assert "failed: late: img_00001.jpg is missing, though 3 is there" in err
     assert "failed: cut: " in err and "failed: sizes: frame 2 has another size than frame 1" in err
     assert names(tmp_path / "o") == ["good '$(x)'"]
+
+
+def test_linked_folders_and_videos_of_one_name(tmp_path, capsys):
+    make_video(tmp_path / "disk/c/x.mp4", moving_texture(3, 1, 0, (48, 40)))
+    make_video(tmp_path / "disk/c/x.avi", moving_texture(4, 1, 0, (48, 40)))
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/train").symlink_to(tmp_path / "disk")
+    assert extract(tmp_path / "v", tmp_path / "o", "--videos") == 1
+    assert "failed: train/c/x.mp4: its frames would share a folder with those of x.avi" in capsys.readouterr().err
+    assert len(names(tmp_path / "o/train/c/x")) == 4
 
 
 def test_mistakes(tmp_path):
@@ -163,7 +176,7 @@ def test_mistakes(tmp_path):
     for options, message in (
         ((tmp_path / "rgb", tmp_path / "rgb"), "needs a folder of its own"),
         ((tmp_path / "rgb", tmp_path / "o", "--bound", "0"), "--bound 0 must be above 0"),
-        ((tmp_path / "rgb", tmp_path / "o", "--layout", "jester"), r"no folders with 00001\.jpg"),
+        ((tmp_path / "rgb", tmp_path / "o", "--layout", "jester"), r"no folders with 00001\.jpg in it, but img_00001"),
         ((tmp_path / "rgb", tmp_path / "o", "--videos"), "no video files"),
         ((tmp_path / "none", tmp_path / "o"), "does not exist"),
     ):

@@ -121,4 +121,7 @@ def test_find_videos_looks_at_suffixes_and_leaves_out_hidden_files(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert [path.as_posix() for path in find_videos(tmp_path)] == ["a/-x.webm", "b/2.MP4", "top.avi"]
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "a")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    found = ["a/-x.webm", "b/2.MP4", "elsewhere/-x.webm", "top.avi"]  # also through links to folders
+    assert [path.as_posix() for path in find_videos(tmp_path)] == found
