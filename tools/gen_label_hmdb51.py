@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, run_command
-from tools.shared.files import existing_folder, numbered_lines
+from tools.shared.files import existing_folder, found_deeper, numbered_lines
 from tools.shared.lists import list_parser, video_folders, write_dataset
 from tools.shared.video_folders import Entry, VideoFolders
 
@@ -32,7 +32,8 @@ def read_classes(annotations: Path) -> list[str]:
     found = (FILE_NAME.fullmatch(name) for name in os.listdir(existing_folder(annotations, "HMDB51's split files")))
     classes = sorted({match[1] for match in found if match})
     if not classes:
-        raise InputError(f"{annotations}: no files such as brush_hair_test_split1.txt in it")
+        elsewhere = found_deeper(annotations, "*_test_split1.txt")
+        raise InputError(f"{annotations}: no files such as brush_hair_test_split1.txt in it{elsewhere}")
     return classes
 
 

@@ -60,28 +60,32 @@ def read_label_map(path: str | Path) -> dict[str, int]:
 
 
 def read_kinetics_csv(path: str | Path, labels: dict[str, int], folders: VideoFolders, subset: str) -> list[Entry]:
-    """Entries of one csv file, in its order; InputError with its line for a malformed one."""
+    """Entries of one csv file, in its order; InputError with its line for a malformed one.
+
+    Labels may be absent in the test file.
+    """
     lines = list(numbered_lines(path))
     rows = csv.DictReader((line for _, line in lines), strict=True)
     entries: list[Entry] = []
     try:
-        missing = [name for name in CSV_COLUMNS if name not in (rows.fieldnames or CSV_COLUMNS)]
-        if missing:
+        has_labels = "label" in (rows.fieldnames or ()) or subset != "test"
+        columns = CSV_COLUMNS if has_labels else CSV_COLUMNS[1:]
+        if missing := [name for name in columns if name not in (rows.fieldnames or columns)]:
             raise InputError(f"{path}:1: no column {', '.join(missing)}: the first line names the columns")
         for row in rows:
             where = f"{path}:{lines[rows.line_num - 1][0]}"
             if None in row or None in row.values():
                 raise InputError(f"{where}: not as many fields as columns ({len(rows.fieldnames)})")
-            label, video, start, end = (row[name].strip() for name in CSV_COLUMNS)
-            name = clean_label(label)
-            if name not in labels:
-                raise InputError(f"{where}: class {label!r} is not in the label map")
+            *label, video, start, end = (row[name].strip() for name in columns)
+            name = clean_label(label[0]) if label else None
+            if label and name not in labels:
+                raise InputError(f"{where}: class {label[0]!r} is not in the label map (--label_map)")
             try:
                 clip = f"{video}_{int(float(start)):06d}_{int(float(end)):06d}"
             except (ValueError, OverflowError):
                 raise InputError(f"{where}: {start!r} and {end!r} are no times in seconds") from None
             names = (clip, f"{video}_{start}_{end}", video)
-            entries.append(folders.entry(names, labels[name], class_name=name, subset=subset))
+            entries.append(folders.entry(names, labels.get(name), class_name=name, subset=subset))
     except csv.Error as error:
         raise InputError(f"{path}:{lines[rows.reader.line_num - 1][0]}: {error}") from None
     if not entries:

@@ -210,6 +210,11 @@ def test_ucf101_mistakes(ucf101, file, line, message):
     assert not (ucf101 / "file_list").exists()
 
 
+def test_annotations_in_a_folder_further_down_are_pointed_to(ucf101):
+    with pytest.raises(InputError, match=r"classInd\.txt: no such file, but .*labels/classInd\.txt is there"):
+        gen(gen_label_ucf101, ucf101 / "jpg", ucf101 / "file_list", ucf101)
+
+
 def test_ucf101_folders_by_other_names(tmp_path):
     """With the `.avi` that many extractors keep, in split folders, and in the two spellings of one class's videos."""
     write(tmp_path / "classInd.txt", "1 Archery", "2 HandstandPushups")
@@ -264,6 +269,10 @@ def test_hmdb51_mistakes(hmdb51):
     assert gen(*args, "--splits", "1", "3") == 0
     with pytest.raises(InputError, match="no files such as brush_hair_test_split1"):
         gen(gen_label_hmdb51, hmdb51 / "images", hmdb51 / "lists", hmdb51 / "images")
+    (hmdb51 / "up").mkdir()
+    (hmdb51 / "splits").rename(hmdb51 / "up/splits")
+    with pytest.raises(InputError, match=r"in it, but .*up/splits/brush_hair_test_split1\.txt is there"):
+        gen(gen_label_hmdb51, hmdb51 / "images", hmdb51 / "lists", hmdb51 / "up")
     with pytest.raises(InputError, match="nowhere does not exist"):
         gen(gen_label_hmdb51, hmdb51 / "nowhere", hmdb51 / "lists", hmdb51 / "splits")
 

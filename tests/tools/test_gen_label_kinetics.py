@@ -115,6 +115,13 @@ def test_kinetics_video_files_in_flat_folders(tmp_path):
     assert lines(tmp_path / "labels/val_videofolder.txt") == ["val/bbbbbbbbbbb_000002_000012 4 398"]
 
 
+def test_kinetics_test_csv_without_labels(tmp_path):
+    make_folders(tmp_path / "images", {"test/aaaaaaaaaaa_000001_000011": 3})
+    csv_file = write(tmp_path / "test.csv", "youtube_id,time_start,time_end,split", "aaaaaaaaaaa,1,11,test")
+    assert gen_kinetics(tmp_path, "--test_csv", str(csv_file)) == 0
+    assert lines(tmp_path / "labels/test_videofolder.txt") == ["test/aaaaaaaaaaa_000001_000011 3 0"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -150,6 +157,8 @@ def test_kinetics_needs_one_source_of_labels(kinetics):
     ("frame", "advice"),
     [
         ("frame000001.jpg", r", but frame000001\.jpg: --image_tmpl 'frame\{:06d\}\.jpg'"),
+        ("img_1.jpg", r", but img_1\.jpg: --image_tmpl 'img_\{:01d\}\.jpg'"),
+        ("img_000001.jpg", r", but img_000001\.jpg: --image_tmpl 'img_\{:06d\}\.jpg'"),
         ("flow_x_00001.jpg", r", but flow_x_00001\.jpg"),
         ("clip.mp4", r", but clip\.mp4"),
     ],

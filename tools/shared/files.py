@@ -18,8 +18,16 @@ def read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file{found_deeper(Path(path).parent, Path(path).name)}") from None
     except OSError as error:
-        raise InputError(f"{path}: {'no such file' if not Path(path).exists() else error.strerror}") from None
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def found_deeper(folder: Path, pattern: str) -> str:
+    """`, but FILE is there` where a folder in `folder` holds a file like `pattern`: archives unpack into one."""
+    found = next(iter(sorted(folder.glob(f"*/{pattern}"))), None)
+    return f", but {found} is there" if found else ""
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:

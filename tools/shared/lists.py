@@ -37,8 +37,14 @@ def frame_number_pattern(image_tmpl: str) -> re.Pattern[str]:
     for literal, field, spec, _ in string.Formatter().parse(image_tmpl):
         pattern += re.escape(literal)
         if field is not None:
-            pattern += r"(\d+)" if spec.endswith("d") else "(?:[xy])"
+            pattern += _number_pattern(spec) if spec.endswith("d") else "(?:[xy])"
     return re.compile(pattern)
+
+
+def _number_pattern(spec: str) -> str:
+    """What matches a number as `spec` writes it: `05d` takes 00012 and 123456, but neither 12 nor 000012."""
+    padded = re.fullmatch(r"0(\d+)d", spec)
+    return rf"(\d{{{padded[1]}}}|[1-9]\d{{{padded[1]},}})" if padded else r"(\d+)"
 
 
 def last_frame_number(folder: str | Path, image_tmpl: str) -> int:
