@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from ops.common.opencv import import_cv2
 from ops.data.sources import FrameFolder, decoded_frames, num_template_fields
 from ops.dataset_configs import DATASETS
 from ops.opts import ShowDefaults
-from tools.shared.extraction import PARTIAL, add_run_options, run_extraction, scratch_folder, whole_folder
+from tools.shared.extraction import PARTIAL, add_run_options, finished_frames, partial_folder, run_extraction
 from tools.shared.files import existing_folder, find_videos, walk
 from tools.shared.lists import count_images, example_of, frame_number_pattern
 from tools.shared.report import print_counts, report
@@ -122,18 +121,6 @@ def _save(flow: np.ndarray, paths: Sequence[Path]) -> None:
             Image.fromarray(np.ascontiguousarray(flow[:, :, channel])).save(path, quality=JPEG_QUALITY)
 
 
-def _merge(partial: Path, folder: Path, pattern: re.Pattern[str]) -> None:
-    """Move finished flow files beside the frames; frame 1 comes last and shows that all are there."""
-
-    def number(path: Path) -> int:
-        return int(pattern.fullmatch(path.name)[pattern.groups])
-
-    for path in sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=number):
-        path.unlink()
-    for path in sorted(partial.iterdir(), key=number, reverse=True):
-        path.rename(folder / path.name)
-
-
 def extract_flow(job: tuple[Path, Path], options: FlowOptions) -> int:
     """Write the flow of one video (job[0]) to a folder (job[1]); returns how many frames, 0 if they were there.
 
@@ -143,9 +130,8 @@ def extract_flow(job: tuple[Path, Path], options: FlowOptions) -> int:
     layout = FrameFolder(folder, options.flow_tmpl, "Flow")
     if all(os.path.exists(path) for path in layout.paths(0)) and not options.overwrite:
         return 0
-    # A folder that holds RGB frames as well is filled file by file; any other appears whole.
-    shared = folder.is_dir() and layout.num_fields > 1
-    with scratch_folder(folder / f".flow{PARTIAL}") if shared else whole_folder(folder) as partial:
+    scratch = folder / f".flow{PARTIAL}" if folder.is_dir() else partial_folder(folder)
+    with finished_frames(folder, options.flow_tmpl, scratch) as partial:
         compute, count = flow_function(options.method), 0
         try:
             for flow in flows(_gray_frames(source, options), compute, bound=options.bound, drop_last=options.drop_last):
@@ -155,8 +141,6 @@ def extract_flow(job: tuple[Path, Path], options: FlowOptions) -> int:
             raise InputError(str(error).removeprefix(f"{source}: ")) from None
         if not count:
             raise InputError("has a single frame: there is no flow to write")
-        if shared:
-            _merge(partial, folder, frame_number_pattern(options.flow_tmpl))
     return count
 
 

@@ -133,12 +133,17 @@ def test_two_videos_never_share_a_folder(tmp_path, capsys):
     assert len(names(tmp_path / "o/c/x")) == 2 and names(tmp_path / "o/c") == ["x"]
 
 
-def test_overwriting_never_removes_folders(tmp_path, capsys):
+def test_frames_join_what_is_in_their_folder(tmp_path):
+    """Flow that was extracted first, or a folder of further videos, is neither taken for the frames nor removed."""
     make_video(tmp_path / "v/c/x.mp4", make_frames(2))
-    (tmp_path / "o/c/x/precious").mkdir(parents=True)
-    assert extract(tmp_path / "v", tmp_path / "o", "--overwrite") == 1
-    assert "not replaced" in capsys.readouterr().err
-    assert names(tmp_path / "o/c/x") == ["precious"] and names(tmp_path / "o/c") == ["x"]
+    (tmp_path / "o/c/x/further").mkdir(parents=True)
+    (tmp_path / "o/c/x/flow_x_00001.jpg").touch()
+    kept = ["flow_x_00001.jpg", "further", "img_00001.jpg", "img_00002.jpg"]
+    assert extract(tmp_path / "v", tmp_path / "o") == 0
+    assert names(tmp_path / "o/c/x") == kept and names(tmp_path / "o/c") == ["x"]
+    make_video(tmp_path / "v/c/x.mp4", make_frames(1))
+    assert extract(tmp_path / "v", tmp_path / "o", "--overwrite") == 0
+    assert names(tmp_path / "o/c/x") == kept[:3]
 
 
 def test_wrong_roots_are_one_line(tmp_path):

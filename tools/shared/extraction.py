@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ops.data.sources import decoded_frames
 from ops.opts import ShowDefaults
 from tools.shared.files import existing_folder, find_videos
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
+from tools.shared.lists import frame_number_pattern
 from tools.shared.report import print_counts, report
 
 # `best` of the published tools is ffmpeg's -q:v 0: about here on Pillow's scale. More costs disk and decoding only.
@@ -54,23 +56,28 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `folder` when the body ends well, and is removed when it raises.
+def finished_frames(folder: Path, image_tmpl: str, scratch: Path) -> Iterator[Path]:
+    """Yield an empty folder, at `scratch`, whose files become the frames of `folder` when the body ends well.
 
-    A killed run leaves the partial folder; the next run starts it anew.
+    A new folder appears whole. One that is there keeps what are no frames of this template (flow beside the frames);
+    frame 1 comes last and shows that all are there. A killed run leaves `scratch`; the next run starts it anew.
     """
-    with scratch_folder(partial_folder(folder)) as partial:
+    with scratch_folder(scratch) as partial:
         yield partial
         if folder.is_dir():
-            if any(entry.is_dir() for entry in folder.iterdir()):
-                raise InputError(f"{folder} holds folders, not frames only: not replaced")
-            shutil.rmtree(folder)
-        partial.rename(folder)
+            _replace_frames(folder, partial, frame_number_pattern(image_tmpl))
+        else:
+            partial.rename(folder)
 
 
-def is_done(folder: Path) -> bool:
-    """Whether the folder holds anything: folders appear when they are complete."""
-    return folder.is_dir() and any(folder.iterdir())
+def _replace_frames(folder: Path, partial: Path, pattern: re.Pattern[str]) -> None:
+    def number(path: Path) -> int:
+        return int(pattern.fullmatch(path.name)[pattern.groups])
+
+    for path in sorted((path for path in folder.iterdir() if pattern.fullmatch(path.name)), key=number):
+        path.unlink()
+    for path in sorted(partial.iterdir(), key=number, reverse=True):
+        path.rename(folder / path.name)
 
 
 def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
@@ -80,10 +87,10 @@ def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
     with `keep_damaged` the frames before the damage are kept all the same.
     """
     video, folder = job
-    if is_done(folder) and not options.overwrite:
+    if (folder / options.image_tmpl.format(1)).exists() and not options.overwrite:
         return 0
     count, damage = 0, None
-    with whole_folder(folder) as partial:
+    with finished_frames(folder, options.image_tmpl, partial_folder(folder)) as partial:
         try:
             for picture in decoded_frames(video, height=options.height, max_frames=options.max_frames):
                 count += 1
