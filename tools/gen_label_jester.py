@@ -2,9 +2,10 @@
 
     python tools/gen_label_jester.py data/jester/20bn-jester-v1 --out data/jester --annotations data/jester
 
-reads jester-v1-{labels,train,validation,test}.csv (lines `id;label`, for test `id`) and writes
+reads jester-v1-{labels,train,validation,test}.csv (or labels.csv, ...; lines `id;label`, for test `id`) and writes
 {train,val,test}_videofolder.txt and category.txt. Labels follow the sorted names, the class order of the published
-models (the csv of labels has another one). Test videos have no label: their list says 0.
+models (the csv of labels has another one). Test videos have no label: their list says 0. Neither they nor their csv
+file need be there. Videos are looked for in ROOT and in ROOT/{train,val,test}.
 """
 
 from __future__ import annotations

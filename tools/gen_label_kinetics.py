@@ -14,7 +14,7 @@ Class folders, the labels in the alphabetical order of the classes:
     python tools/gen_label_kinetics.py data/mine/images --out data/mine/labels --from_folders
 
 takes ROOT/{train,val}/<class>/<video>, or ROOT/<class>/<video> and sets a share of each class aside for validation.
-Clips of one film should not be in both: with `--group '^[^_]+'`, film3_001 and film3_002 stay together.
+Clips of one recording should not be in both: with `--group '^[^_]+'`, match3_001 and match3_002 stay together.
 
 Both write train_videofolder.txt, val_videofolder.txt and category.txt. With --videos, ROOT holds video files instead of
 frame folders; their lists serve either (paths carry no extension).

@@ -3,9 +3,10 @@
     python tools/gen_label_sthv1.py data/something/v1/20bn-something-something-v1 --out data/something/v1 \\
         --annotations data/something/v1
 
-reads something-something-v1-{labels,train,validation,test}.csv (lines `id;label`, for test `id`) and writes
-{train,val,test}_videofolder.txt and category.txt; with --flow, ROOT being the flow's, the flow lists, which count x and
-y files. Labels follow the sorted names. Test videos have no label: their list says 0.
+reads something-something-v1-{labels,train,validation,test}.csv (or labels.csv, ...; lines `id;label`, for test `id`)
+and writes {train,val,test}_videofolder.txt and category.txt; with --flow, ROOT being the flow's, the flow lists, which
+count x and y files. Labels follow the sorted names. Test videos have no label: their list says 0. Neither they nor
+their csv file need be there. Videos are looked for in ROOT and in ROOT/{train,val,test}.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 reads something-something-v2-{labels,train,validation,test}.json (or labels.json, ...) and writes
 {train,val,test}_videofolder.txt and category.txt; with --flow, ROOT being the flow's, the flow lists. Labels are the
 numbers of the labels file; templates lose their brackets (`Holding [something]` is its class `Holding something`). Test
-videos have no label: their list says 0.
+videos have no label: their list says 0. Neither they nor their json file need be there. Videos are looked for in ROOT
+and in ROOT/{train,val,test}.
 """
 
 from __future__ import annotations

@@ -97,9 +97,10 @@ def _choose(entries: Sequence[Entry], classes: Sequence[str], val_share: float, 
 def group_of(entry: Entry, group: re.Pattern[str]) -> str:
     """What the pattern finds in a video's name; InputError if nothing."""
     match = group.search(os.path.basename(entry.path))
-    if match is None:
+    text = match and ((match[1] if group.groups else None) or match[0])
+    if not text:
         raise InputError(f"--group {group.pattern!r} matches nothing in {entry.path}: it must match every video's name")
-    return (match[1] if group.groups else match[0]) or ""
+    return text
 
 
 def _choose_groups(entries: Sequence[Entry], group: re.Pattern[str], val_share: float, seed: int) -> set[Entry]:

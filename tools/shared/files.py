@@ -63,8 +63,10 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _is_loop(folder: str) -> bool:
     """Whether a folder is a link to one that it lies in."""
-    parent = os.path.realpath(os.path.dirname(folder))
-    return os.path.islink(folder) and os.path.commonpath([real := os.path.realpath(folder), parent]) == real
+    if not os.path.islink(folder):
+        return False
+    target, parent = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))
+    return os.path.commonpath([target, parent]) == target
 
 
 def find_videos(root: Path) -> list[Path]:

@@ -141,9 +141,9 @@ def _write_lists(
             write_lines(path, group.values())
             print(escaped(f"{path}: {len(group)} of {counted(len(lists[path]), 'video')}"))
         else:
-            print(
-                escaped(f"{path}: not written, none of {counted(len(lists[path]), 'video')} is there"), file=sys.stderr
-            )
+            earlier = " (the list there is of an earlier run)" if path.exists() else ""
+            named = counted(len(lists[path]), "video")
+            print(escaped(f"{path}: not written, none of {named} is there{earlier}"), file=sys.stderr)
             status = status if path.name.startswith("test") else 1
     if missing:
         report_missing(missing, [entry for _, entry in entries], classes, root)

@@ -112,18 +112,18 @@ class VideoFolders:
             found.setdefault(_class_key(name), []).append(name)
         return found
 
-    def _places(self, class_name: str | None, subset: str | None) -> list[str]:
+    def _places(self, class_name: str | None, subset: str | None) -> tuple[str, ...]:
         """Folders that may hold the videos of a class: its own (in any spelling) in the root, the root, the same in
         the folders of the subset, or of all of them. `class_name` None: data without class folders."""
         split_folders = [name for name in self.classes("") if split_of(name) in ((subset,) if subset else SUBSETS)]
-        places = []
+        places: list[str] = []
         for parent in ["", *split_folders]:
             if class_name is not None:
                 same = self._class_folders(parent).get(_class_key(class_name), [])
                 exact_first = sorted(same, key=lambda name: name != class_name) or [class_name]
                 places += [os.path.join(parent, name) for name in exact_first]
             places.append(parent)
-        return places
+        return tuple(places)
 
     def entry(
         self, names: Sequence[str], label: int | None, *, class_name: str | None = None, subset: str | None = None
@@ -135,4 +135,4 @@ class VideoFolders:
             for name in names:
                 if name in listing:
                     return Entry(names[0], os.path.join(folder, listing[name]), label)
-        return Entry(names[0], None, label, tuple(places))
+        return Entry(names[0], None, label, places)
