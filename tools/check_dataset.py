@@ -31,7 +31,7 @@ from ops.dataset import TSNDataSet
 from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
 from ops.opts import ShowDefaults
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
-from tools.shared.lists import entries_per_frame, last_frame_number
+from tools.shared.lists import entries_per_frame, example_of, last_frame_number
 from tools.shared.report import print_first
 
 
@@ -56,7 +56,8 @@ def check_video(record: VideoRecord, *, dataset: TSNDataSet, decode: str) -> Fin
             if last_frame_number(source.directory, source.image_tmpl) > found:
                 problem = f"{os.path.basename(source.paths(found)[0])} is missing among later frames"
         if not found:
-            return Finding(0, problem or "no frames")
+            there = "" if isinstance(source, VideoFile) else example_of(os.listdir(source.directory))
+            return Finding(0, problem or f"no frames{there}")
         if decode != "none" and not (decode == "all" and isinstance(source, VideoFile)):
             _decode(source, range(found) if decode == "all" else sorted({0, found // 2, found - 1}))
     except InputError as error:

@@ -140,8 +140,9 @@ def test_sthv2(sthv2):
     assert lines(folder / "train_videofolder.txt") == ["78687 3 1", "5 3 2"]
     assert lines(folder / "val_videofolder.txt") == ["6 3 0"]
     assert lines(folder / "test_videofolder.txt") == ["7 3 0"]
-    for path in list(folder.glob("*.json")):  # their short names
-        path.rename(folder / path.name.removeprefix("something-something-v2-"))
+    (folder / "labels").mkdir()
+    for path in list(folder.glob("*.json")):  # as in newer packages
+        path.rename(folder / "labels" / path.name.removeprefix("something-something-v2-"))
     assert gen(gen_label_sthv2, folder / "frames", folder, folder, "--flow") == 0
     assert lines(folder / "val_videofolder_flow.txt") == ["6 3 0"]  # packed: a file a frame
 

@@ -47,9 +47,9 @@ def existing_folder(path: str | Path, what: str) -> Path:
 
 
 def annotation_file(folder: Path, prefix: str, name: str) -> Path:
-    """Path of an annotation file that is distributed as `{prefix}-{name}` or, as its short name, `{name}`."""
-    long, short = folder / f"{prefix}-{name}", folder / name
-    return short if short.exists() and not long.exists() else long
+    """Path of an annotation file: `{prefix}-{name}`, or `{name}` as newer packages have it, there or in labels/."""
+    candidates = [place / file for place in (folder, folder / "labels") for file in (f"{prefix}-{name}", name)]
+    return next((path for path in candidates if path.exists()), candidates[0])
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
