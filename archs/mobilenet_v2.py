@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor, nn
+from torchvision.models import MobileNet_V2_Weights
 
 # expansion, channels, blocks, stride of the first block (paper, table 2)
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -49,10 +51,15 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """(N, 3, H, W) -> (N, num_classes). The features are averaged over H and W, so any size from 32 pixels works."""
+    """(N, 3, H, W) -> (N, n_class). The features are averaged over H and W, so any size from 32 pixels works.
 
-    def __init__(self, num_classes: int = 1000, width_mult: float = 1.0) -> None:
+    input_size: published scripts pass it; any multiple of 32.
+    """
+
+    def __init__(self, n_class: int = 1000, input_size: int = 224, width_mult: float = 1.0) -> None:
         super().__init__()
+        if input_size % 32:
+            raise ValueError(f"input_size must be a multiple of 32, got {input_size}")
         channels = _round_channels(32 * width_mult)
         self.last_channel = _round_channels(1280 * max(1.0, width_mult))
         features: list[nn.Module] = [nn.Sequential(*_conv_bn(3, channels, 3, stride=2), nn.ReLU6(inplace=True))]
@@ -63,7 +70,7 @@ class MobileNetV2(nn.Module):
                 channels = outputs
         features.append(nn.Sequential(*_conv_bn(channels, self.last_channel, 1), nn.ReLU6(inplace=True)))
         self.features = nn.Sequential(*features)
-        self.classifier = nn.Linear(self.last_channel, num_classes)
+        self.classifier = nn.Linear(self.last_channel, n_class)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -79,9 +86,13 @@ class MobileNetV2(nn.Module):
         return self.classifier(x.mean(dim=(2, 3)))
 
 
-def mobilenet_v2(num_classes: int = 1000, width_mult: float = 1.0) -> MobileNetV2:
-    """A MobileNetV2 with random weights."""
-    return MobileNetV2(num_classes, width_mult)
+def mobilenet_v2(pretrained: bool = True) -> MobileNetV2:
+    """A MobileNetV2 of 1000 classes; `pretrained`: with torchvision's IMAGENET1K_V1 weights, downloaded once."""
+    net = MobileNetV2()
+    if pretrained:
+        url = MobileNet_V2_Weights.IMAGENET1K_V1.url
+        net.load_state_dict(from_torchvision(torch.hub.load_state_dict_from_url(url, map_location="cpu")))
+    return net
 
 
 def from_torchvision(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

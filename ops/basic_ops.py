@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import Identity
 
 from ops.checkpoint.options import CONSENSUS_TYPES
 from ops.common.errors import InputError
+
+__all__ = ["ConsensusModule", "Identity", "SegmentConsensus"]
 
 
 class SegmentConsensus(nn.Module):

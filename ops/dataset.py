@@ -5,26 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ops.common.errors import InputError, counted
 from ops.common.modality import check_modality, frames_per_segment
 from ops.data import sampling
-from ops.data.frame_ops import to_clip
+from ops.data.frame_ops import Frames, to_clip
 from ops.data.images import check_backend
 from ops.data.lists import MIN_TRAIN_FRAMES, VIDEO_EXTENSIONS, VideoRecord, read_list
-from ops.data.sources import FrameFolder, FrameSource, VideoFile, check_io, num_template_fields, numbered_folder
+from ops.data.sources import Frame, FrameFolder, FrameSource, VideoFile, check_io, num_template_fields, numbered_folder
+from ops.transforms import ClipTransform
 
 logger = logging.getLogger(__name__)
 
-Transform = Callable[[list[Any], np.random.RandomState], Tensor]
+Transform = Callable[[Frames, np.random.RandomState], Tensor]
 
 
 def find_video_file(path: str) -> str:
@@ -48,12 +50,24 @@ def load_clip(
     Returns: uint8 (crops*clips*T*L, C, H, W), crops outermost; channels-last in memory, as decoders leave it.
     """
     distinct, order = np.unique(frames, return_inverse=True)
-    decoded = source.read(distinct)
+    decoded = _axes_apart(source.read(distinct))
     clip = to_clip(decoded) if transform is None else transform(decoded, rng)
     if not np.array_equal(order, np.arange(len(distinct))):
         # Gather whole pixels: index_select would transpose a tensor whose channels are not its last dimension.
         clip = clip.movedim(-3, -1).index_select(-4, torch.from_numpy(order)).movedim(-1, -3)
     return clip.reshape(-1, *clip.shape[-3:])
+
+
+def load_images(source: FrameSource, frames: np.ndarray) -> list[Image.Image]:
+    """Decode each distinct frame once -> an image for each of `frames` (as in `load_clip`), of Flow x and y in turn."""
+    distinct, order = np.unique(frames, return_inverse=True)
+    decoded = source.read(distinct)
+    return _axes_apart([decoded[i] for i in order])
+
+
+def _axes_apart(decoded: Sequence[Frame]) -> Frames:
+    """A Pillow flow's pairs as one list: (x, y), (x, y) -> x, y, x, y; other frames as they are."""
+    return [image for pair in decoded for image in pair] if isinstance(decoded[0], tuple) else decoded
 
 
 class TSNDataSet(Dataset):
@@ -62,7 +76,7 @@ class TSNDataSet(Dataset):
     `dataset[i]` or `dataset[(i, epoch)]` is (clip, label): clip uint8 (crops*clips*T*L, C, H, W), C being 3 or, for
     Flow, 2 (x, y), and L the frames stacked at each segment. Its memory is channels-last: flattened to the published
     (crops*clips*T*L*C, H, W), the values are the same. Every random choice comes from (seed, epoch, i), in validation
-    from (seed, i): see ops/data/loader.py.
+    from (seed, i): see ops/data/loader.py. In training `dataset[i]` draws from numpy's global state, as published.
 
     Args:
         root_path: folder that the list's paths are relative to.
@@ -70,11 +84,13 @@ class TSNDataSet(Dataset):
         new_length: L, frames stacked at each segment (1 for RGB, 5 for Flow and RGBDiff, which reads one more).
         image_tmpl: file name of a frame, numbered from 1. `{:06d}-{}_{:05d}.jpg` (something v1 flow) also says that the
             list counts x and y files, twice the frames.
-        transform: see `load_clip`.
+        transform: a `ClipTransform` gives the clip, see `load_clip`. Any other callable gets the list of all frames as
+            Pillow images (of Flow x and y in turn) and gives what `dataset[i]` is to hold instead of the clip.
         random_shift: draw segments at random (training); else their middles (validation).
         test_mode: sample as for testing (`twice_sample`: 2 clips; `dense_sample`: 10), and keep every video of the
             list; training and validation drop videos under 3 frames, so does testing with `remove_missing`.
         io: 'frames' (folders of images) or 'video' (the same paths with a video's extension, or without).
+        image_backend: 'torchvision' (the default of a `ClipTransform`) or 'pillow' (that of any other transform).
         reverse: play every video backwards.
         max_num: use the first `max_num` videos only; 0 or less is all.
 
@@ -89,7 +105,7 @@ class TSNDataSet(Dataset):
         new_length: int = 1,
         modality: str = "RGB",
         image_tmpl: str = "img_{:05d}.jpg",
-        transform: Transform | None = None,
+        transform: ClipTransform | Callable[[list[Image.Image]], Any] | None = None,
         random_shift: bool = True,
         test_mode: bool = False,
         remove_missing: bool = False,
@@ -97,7 +113,7 @@ class TSNDataSet(Dataset):
         twice_sample: bool = False,
         *,
         io: str = "frames",
-        image_backend: str = "torchvision",
+        image_backend: str | None = None,
         num_class: int | None = None,
         seed: int = 0,
         reverse: bool = False,
@@ -119,7 +135,10 @@ class TSNDataSet(Dataset):
         self.dense_sample = dense_sample
         self.twice_sample = twice_sample
         self.io = io
-        self.image_backend = check_backend(image_backend)
+        self._takes_images = not (transform is None or isinstance(transform, ClipTransform))
+        self.image_backend = check_backend(image_backend or ("pillow" if self._takes_images else "torchvision"))
+        if self._takes_images and (self.image_backend != "pillow" or (reverse and modality == "Flow")):
+            raise InputError("only an ops.transforms.ClipTransform takes torchvision's frames, or reverses Flow")
         self.seed = seed
         self.reverse = reverse
 
@@ -151,14 +170,16 @@ class TSNDataSet(Dataset):
         lines = (f"{record.path} {record.num_frames} {record.label}\n" for record in self.video_list)
         return f"{zlib.crc32(''.join(lines).encode(errors='surrogateescape')):08x}"
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Any, int]:
+        index, epoch = key if isinstance(key, tuple) else (key, None)
         record = self.video_list[index]
         if not self.random_shift or self.test_mode:
             epoch = 0  # figures of different epochs can be compared
-        rng = sampling.seeded_rng(self.seed, epoch, index % len(self))
+        rng = np.random.mtrand._rand if epoch is None else sampling.seeded_rng(self.seed, epoch, index % len(self))
         try:
             frames = self.sample_frames(record.num_frames, rng)
+            if self._takes_images:
+                return self.transform(load_images(self.open(record), frames)), record.label
             clip = load_clip(self.open(record), frames, self.transform, rng)
         except InputError as error:
             raise InputError(f"{self.where(record)}: {error}") from error

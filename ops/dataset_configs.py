@@ -261,3 +261,14 @@ def _own_paths(name: str, options: DataOptions) -> DatasetPaths:
             "--train_list and --val_list (--test_list), --root_path and --num_class"
         )
     return DatasetPaths(name, options.num_class, Path(options.root_path), None, None, DEFAULT_TMPL, flip=True)
+
+
+def return_dataset(dataset: str, modality: str) -> tuple[int, str, str, str, str]:
+    """The published look-up: number of classes, training list, validation list, root of the frames, frame template.
+
+    Raises InputError for a data set without a row: the published call has no lists of one's own.
+    """
+    if dataset not in DATASETS:
+        raise InputError(f"unknown data set {dataset!r}: choose one of {', '.join(DATASETS)}")
+    paths = resolve_dataset(dataset, modality)
+    return paths.num_classes, str(paths.train_list), str(paths.val_list), str(paths.root_path), paths.image_tmpl

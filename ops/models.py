@@ -17,7 +17,7 @@ from ops.common.modality import check_modality, clip_channels, default_new_lengt
 from ops.network.backbones import backbone_row, build_backbone
 from ops.network.param_groups import parameter_groups
 from ops.non_local import NONLocalBlock3D, make_non_local
-from ops.temporal_shift import make_temporal_pool, make_temporal_shift, pooled_segments
+from ops.temporal_shift import TemporalPool, make_temporal_pool, make_temporal_shift, pooled_segments
 from ops.transforms import Compose, scale_size, train_augmentation
 
 _MIN_INPUT_SIZE = 32
@@ -27,7 +27,7 @@ class TSN(nn.Module):
     """Scores of a clip: (N, T*C, H, W) or (N, T, C, H, W) -> (N, num_class), or (N, T, num_class) with 'identity'.
 
     T is `num_segments`; C is 3 for RGB, 2 * new_length for Flow, 3 * (new_length + 1) for RGBDiff (which takes frames
-    and builds `new_length` differences of neighbours itself).
+    and builds `new_length` differences of neighbours itself). (N*T, C, H, W) is taken as well.
 
     Args:
         num_class: number of scores.
@@ -163,7 +163,7 @@ class TSN(nn.Module):
                 inplace=inplace_shift,
             )
         if self.non_local:
-            make_non_local(net, self._last_segments)
+            make_non_local(net, self.num_segments)
         if self.temporal_pool:
             make_temporal_pool(net, self.num_segments)
         return net
@@ -189,36 +189,39 @@ class TSN(nn.Module):
     @property
     def _last_segments(self) -> int:
         """Segments from layer2 on."""
-        return pooled_segments(self.num_segments) if self.temporal_pool else self.num_segments
+        pooled = isinstance(getattr(self.base_model, "layer2", None), TemporalPool)
+        return pooled_segments(self.num_segments) if pooled else self.num_segments
 
     @property
     def segment_channels(self) -> int:
         """Channels of a segment as `forward` takes it; RGBDiff brings one frame more than it has differences."""
         return clip_channels(self.modality, self.new_length)
 
-    def _frames(self, clip: Tensor) -> Tensor:
-        """(N, T*C, H, W) or (N, T, C, H, W) -> (N*T, C, H, W), RGBDiff's frames turned into differences."""
-        segments, channels = self.num_segments, self.segment_channels
-        if clip.dim() == 5 and tuple(clip.shape[1:3]) == (segments, channels):
-            frames = clip.flatten(0, 1)
-        elif clip.dim() == 4 and clip.shape[1] == segments * channels:
-            frames = clip.reshape(-1, channels, *clip.shape[2:])
-        else:
+    def _frames(self, clip: Tensor, no_reshape: bool) -> Tensor:
+        """Clip as in `forward` -> (N*T, C, H, W), RGBDiff's frames turned into differences unless they are already."""
+        segments = self.num_segments
+        channels = input_channels(self.modality, self.new_length) if no_reshape else self.segment_channels
+        layout = tuple(clip.shape[1:-2])
+        if layout not in ((segments * channels,), (segments, channels)) and (
+            layout != (channels,) or clip.shape[0] % segments
+        ):
             raise InputError(
                 f"input of shape {tuple(clip.shape)} does not hold {segments} segments of {channels} channels "
                 f"({self.modality}): it must be (N, {segments * channels}, H, W) or (N, {segments}, {channels}, H, W)"
             )
+        frames = clip.reshape(-1, channels, *clip.shape[-2:])
         # RGBDiff: (N*T, 3 * (L + 1), H, W) -> (N*T, 3 * L, H, W), each frame's change from the one before
-        return frames[:, 3:] - frames[:, :-3] if self.modality == "RGBDiff" else frames
+        return frames[:, 3:] - frames[:, :-3] if self.modality == "RGBDiff" and not no_reshape else frames
 
-    def frame_scores(self, clip: Tensor) -> Tensor:
+    def frame_scores(self, clip: Tensor, no_reshape: bool = False) -> Tensor:
         """Scores before the consensus: clip as in `forward` -> (N, T', num_class); T' < T after temporal_pool."""
-        features = self.base_model(self._frames(clip))
+        features = self.base_model(self._frames(clip, no_reshape))
         scores = features if self.new_fc is None else self.new_fc(features)
         return scores.view(-1, self._last_segments, self.num_class)  # (N*T', K) -> (N, T', K)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        scores = self.frame_scores(clip)
+    def forward(self, clip: Tensor, no_reshape: bool = False) -> Tensor:
+        """`no_reshape`: RGBDiff's clip is of differences (C is 3 * new_length), as the backbone takes them."""
+        scores = self.frame_scores(clip, no_reshape)
         if not self.before_softmax:
             scores = scores.softmax(dim=-1)
         return self.consensus(scores).squeeze(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet
@@ -12,26 +15,46 @@ from ops.common.errors import InputError
 POSITIONS = {"layer2": (0, 2), "layer3": (0, 2, 4)}
 
 
-class NONLocalBlock3D(nn.Module):
-    """Embedded Gaussian non-local block: x + BN(W(softmax(theta(x) . phi(x)) g(x))), (N, C, T, H, W) -> the same.
+class _NonLocalBlock(nn.Module):
+    """Embedded Gaussian non-local block: x + BN(W(softmax(theta(x) . phi(x)) g(x))), (N, C, ...) -> the same.
 
-    Inner channels are C // 2; phi and g are max-pooled 2x over height and width (paper, sec. 3.3). The BN after W
-    starts at zero, so that the block is the identity until it has learned something. H and W must be 2 or more.
+    The last layer (BN, or W without `bn_layer`) starts at zero, so that the block is the identity until it has learned
+    something.
+
+    Args:
+        inter_channels: inner channels (None: C // 2).
+        sub_sample: max-pool phi and g 2x over length, or height and width, but not time (paper, sec. 3.3); the pooled
+            sides must be 2 or more.
+        bn_layer: end with a BN.
     """
 
-    def __init__(self, in_channels: int) -> None:
+    conv: type[nn.Module]
+    max_pool: Callable[[], nn.Module]
+    batch_norm: type[nn.Module]
+
+    def __init__(
+        self, in_channels: int, inter_channels: int | None = None, sub_sample: bool = True, bn_layer: bool = True
+    ) -> None:
         super().__init__()
-        inner = max(1, in_channels // 2)
+        inner = max(1, in_channels // 2) if inter_channels is None else inter_channels
+
+        def project() -> nn.Module:
+            conv = self.conv(in_channels, inner, 1)
+            return nn.Sequential(conv, self.max_pool()) if sub_sample else conv
+
         # In the published order, which the parameters' numbers in an optimiser's state follow.
-        self.g = nn.Sequential(nn.Conv3d(in_channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
-        self.W = nn.Sequential(nn.Conv3d(inner, in_channels, 1), nn.BatchNorm3d(in_channels))
-        self.theta = nn.Conv3d(in_channels, inner, 1)
-        self.phi = nn.Sequential(nn.Conv3d(in_channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
-        nn.init.zeros_(self.W[1].weight)
-        nn.init.zeros_(self.W[1].bias)
+        self.g = project()
+        self.W = self.conv(inner, in_channels, 1)
+        if bn_layer:
+            self.W = nn.Sequential(self.W, self.batch_norm(in_channels))
+        self.theta = self.conv(in_channels, inner, 1)
+        self.phi = project()
+        last = self.W[1] if bn_layer else self.W
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.theta(x)  # (N, C / 2, T, H, W)
+        query = self.theta(x)  # (N, C / 2, ...)
         inner_shape = query.shape
         # (N, 1, positions, C / 2): one head
         query, key, value = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (query, self.phi(x), self.g(x)))
@@ -39,6 +62,24 @@ class NONLocalBlock3D(nn.Module):
         y = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         y = y.squeeze(1).transpose(1, 2).reshape(inner_shape)
         return x + self.W(y)
+
+
+class NONLocalBlock1D(_NonLocalBlock):
+    """(N, C, L) -> the same."""
+
+    conv, batch_norm, max_pool = nn.Conv1d, nn.BatchNorm1d, partial(nn.MaxPool1d, 2)
+
+
+class NONLocalBlock2D(_NonLocalBlock):
+    """(N, C, H, W) -> the same."""
+
+    conv, batch_norm, max_pool = nn.Conv2d, nn.BatchNorm2d, partial(nn.MaxPool2d, 2)
+
+
+class NONLocalBlock3D(_NonLocalBlock):
+    """(N, C, T, H, W) -> the same: the one that `make_non_local` inserts."""
+
+    conv, batch_norm, max_pool = nn.Conv3d, nn.BatchNorm3d, partial(nn.MaxPool3d, (1, 2, 2))
 
 
 class NL3DWrapper(nn.Module):

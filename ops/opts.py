@@ -241,3 +241,7 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def parse_test_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse test_models.py's command line."""
     return test_parser().parse_args(argv)
+
+
+# The published name of main.py's parser.
+parser = train_parser()

@@ -215,12 +215,15 @@ def _shift_inception(net: BNInception, shift_frames: ShiftFunction, place: str) 
 def make_temporal_pool(net: nn.Module, n_segment: int) -> list[str]:
     """Max-pool over time before a ResNet's layer2 (then `layer2.net`); return the names of the wrapped modules.
 
-    Shifts already inserted into stages 2-4 are set to the segments that are left there.
+    Shifts and non-local blocks already in stages 2-4 are set to the segments that are left there. A net that is pooled
+    already stays as it is: `TSN(temporal_pool=True)` has pooled it before published scripts do.
     """
     if not _is_resnet(net):
         raise InputError(f"temporal_pool is for ResNets; {type(net).__name__} has no layer1 to layer4")
     if isinstance(net.layer2, TemporalPool):
-        raise InputError("layer2 has a temporal pool already: insert it once")
+        if net.layer2.n_segment != n_segment:
+            raise InputError(f"layer2 has a temporal pool of {net.layer2.n_segment} segments already, not {n_segment}")
+        return []
     net.layer2 = TemporalPool(net.layer2, n_segment)
     _set_pooled_segments(net, n_segment)
     return ["layer2"]
@@ -236,8 +239,8 @@ def _blocks(stage: nn.Module) -> nn.Sequential:
 
 
 def _set_pooled_segments(net: nn.Module, n_segment: int) -> None:
-    """Set the shifts in stages 2-4 to the number of segments left after the pooling."""
+    """Set the shifts and non-local blocks in stages 2-4 to the number of segments left after the pooling."""
     for stage in STAGES[1:]:
         for module in getattr(net, stage).modules():
-            if isinstance(module, TemporalShift):
+            if hasattr(module, "n_segment") and not isinstance(module, TemporalPool):
                 module.n_segment = pooled_segments(n_segment)

@@ -1,28 +1,54 @@
-"""Group transforms: one random choice for all frames of a clip, from decoded frames to a uint8 clip tensor.
+"""Group transforms: one random choice for all frames of a clip.
 
-Every transform is called as `t(frames, rng)`. Frames of the pillow backend are a list of RGB images, or for flow of
-(x, y) pairs of L images; frames of the torchvision backend are uint8 tensors (C, H, W), as a list or stacked
-(T, C, H, W). Both backends make the same choices from the same rng (np.random.RandomState); pillow's values are
-Pillow's bit for bit, torchvision's differ by at most 1 of 255 where an image is resized (2 once in 10^6 values).
+Every transform is called as `t(frames, rng)`, or as `t(frames)`: it then draws from Python's `random`, as published.
+Frames of the pillow backend are a list of RGB images, or for flow of L images, x and y in turn; frames of the
+torchvision backend are uint8 tensors (C, H, W), as a list or stacked (T, C, H, W). Both backends make the same choices
+from the same rng (np.random.RandomState); pillow's values are Pillow's bit for bit, torchvision's differ by at most 1
+of 255 where an image is resized (2 once in 10^6 values).
 
-On the network's side, `ClipNormalize` turns the uint8 clip into the float input on the device.
+Training and testing use `ClipTransform`, from frames to a uint8 clip, and `ClipNormalize`, which turns that into the
+network's input on the device. `Stack`, `ToTorchFormatTensor` and `GroupNormalize` are the published form of the same,
+for Pillow images on the CPU: docs/old_scripts.md.
 Crop sizes and offsets: TSN, arXiv:1608.00859, section 3.2 (corner cropping and scale jittering), as published.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torchvision
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 
-from ops.common.errors import InputError, counted
-from ops.common.modality import clip_channels, default_new_length
+from ops.common.errors import InputError
 from ops.data import frame_ops
 from ops.data.frame_ops import Frames
+from ops.network.normalize import ClipNormalize, GroupNormalize, IdentityTransform, Stack, ToTorchFormatTensor
 
-Transform = Callable[[Frames, np.random.RandomState], Frames]
+# What `from ops.transforms import *` gives published scripts, which take np, torch and torchvision from here, too.
+__all__ = [
+    "ClipNormalize",
+    "GroupCenterCrop",
+    "GroupFullResSample",
+    "GroupMultiScaleCrop",
+    "GroupNormalize",
+    "GroupOverSample",
+    "GroupRandomCrop",
+    "GroupRandomHorizontalFlip",
+    "GroupScale",
+    "IdentityTransform",
+    "Stack",
+    "ToTorchFormatTensor",
+    "np",
+    "torch",
+    "torchvision",
+]
+
+Transform = Callable[[Frames, np.random.RandomState | None], Frames]
 
 RGB_SCALES = (1, 0.875, 0.75, 0.66)
 FLOW_SCALES = (1, 0.875, 0.75)  # of RGBDiff, too
@@ -37,59 +63,95 @@ def scale_size(input_size: int) -> int:
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """(width, height) of a size given as one number or as (width, height)."""
+    """A size given as one number for both sides, or as two."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
+class _PythonRandom:
+    """Python's `random` with the two methods that transforms call: they draw as the published ones do."""
+
+    randint = staticmethod(random.randrange)
+    random_sample = staticmethod(random.random)
+
+
+_PYTHON_RANDOM = _PythonRandom()
+
+
 class Compose:
-    """The transforms one after the other; without an rng they draw from numpy's global random state."""
+    """The transforms one after the other."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
 
     def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Frames | Tensor:
-        rng = np.random.mtrand._rand if rng is None else rng
         for transform in self.transforms:
             frames = transform(frames, rng)
         return frames
 
 
-class GroupScale:
-    """Resize so that the short side is `size`; the long one is int(size * long / short)."""
+class ClipTransform(Compose):
+    """The transforms, then the frames as a uint8 clip (T, C, H, W); with num_crops, (num_crops, T, C, H, W)."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, transforms: Sequence[Transform], num_crops: int | None = None) -> None:
+        super().__init__(transforms)
+        self.num_crops = num_crops
+
+    def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Tensor:
+        clip = frame_ops.to_clip(super().__call__(frames, rng))
+        return clip if self.num_crops is None else clip.unflatten(0, (self.num_crops, -1))
+
+
+class GroupScale:
+    """Resize so that the short side is `size` and the long one int(size * long / short), or to `size` [width, height].
+
+    interpolation: a filter of Pillow or of torchvision; tensors take the bilinear one only.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        interpolation: Image.Resampling | InterpolationMode | int = Image.Resampling.BILINEAR,
+    ) -> None:
+        self.size = size if isinstance(size, int) else _pair(size)
+        by_name = isinstance(interpolation, InterpolationMode)
+        self.interpolation = Image.Resampling[interpolation.name] if by_name else Image.Resampling(interpolation)
 
     def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Frames:
-        return frame_ops.resize_each(frames, self._target)
+        return frame_ops.resize_each(frames, self._target, self.interpolation)
 
     def _target(self, width: int, height: int) -> tuple[int, int]:
+        if not isinstance(self.size, int):
+            return self.size
         if width < height:
             return self.size, int(self.size * height / width)
         return int(self.size * width / height), self.size
 
 
 class GroupCenterCrop:
-    """Crop `size` from the middle; a smaller image is padded with black."""
+    """Crop `size` (height, width, or one number for both) from the middle; a smaller image is padded with black."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = _pair(size)
 
     def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Frames:
-        crop_width, crop_height = self.size
+        crop_height, crop_width = self.size
         width, height = frame_ops.image_size(frames)
-        left, top = round((width - crop_width) / 2.0), round((height - crop_height) / 2.0)
+        # As torchvision's CenterCrop: an odd pixel of padding goes to the right and the bottom.
+        left, top = (
+            round(space / 2.0) if space > 0 else -(-space // 2) for space in (width - crop_width, height - crop_height)
+        )
         return frame_ops.crop(frames, left, top, crop_width, crop_height)
 
 
 class GroupRandomCrop:
-    """Crop `size` (width, height, or one number for both) anywhere inside the image."""
+    """Crop `size` (height, width, or one number for both) anywhere inside the image."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = _pair(size)
 
-    def __call__(self, frames: Frames, rng: np.random.RandomState) -> Frames:
-        crop_width, crop_height = self.size
+    def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Frames:
+        rng = rng or _PYTHON_RANDOM
+        crop_height, crop_width = self.size
         width, height = frame_ops.image_size(frames)
         if width < crop_width or height < crop_height:
             raise InputError(f"a crop of {crop_width} x {crop_height} does not fit into frames of {width} x {height}")
@@ -103,8 +165,8 @@ class GroupRandomHorizontalFlip:
     def __init__(self, is_flow: bool = False) -> None:
         self.is_flow = is_flow
 
-    def __call__(self, frames: Frames, rng: np.random.RandomState) -> Frames:
-        if rng.random_sample() < 0.5:
+    def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Frames:
+        if (rng or _PYTHON_RANDOM).random_sample() < 0.5:
             return frame_ops.flip(frames, invert_x=self.is_flow)
         return frames
 
@@ -131,7 +193,8 @@ class GroupMultiScaleCrop:
         self.fix_crop = fix_crop
         self.more_fix_crop = more_fix_crop
 
-    def __call__(self, frames: Frames, rng: np.random.RandomState) -> Frames:
+    def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Frames:
+        rng = rng or _PYTHON_RANDOM
         width, height = frame_ops.image_size(frames)
         pairs = self.crop_sizes(width, height)
         crop_width, crop_height = pairs[rng.randint(len(pairs))]
@@ -196,17 +259,6 @@ class GroupFullResSample(_GroupSample):
     grid = FULL_RES_GRID
 
 
-class Stack:
-    """Frames -> uint8 clip (T, C, H, W); with num_crops, (num_crops, T, C, H, W)."""
-
-    def __init__(self, num_crops: int | None = None) -> None:
-        self.num_crops = num_crops
-
-    def __call__(self, frames: Frames, rng: np.random.RandomState | None = None) -> Tensor:
-        clip = frame_ops.to_clip(frames)
-        return clip if self.num_crops is None else clip.unflatten(0, (self.num_crops, -1))
-
-
 def train_augmentation(input_size: int, modality: str = "RGB", flip: bool = True) -> Compose:
     """Multi-scale crops and, with `flip` (no label depends on left and right), horizontal flips; frames stay frames."""
     transforms: list[Transform] = [GroupMultiScaleCrop(input_size, RGB_SCALES if modality == "RGB" else FLOW_SCALES)]
@@ -215,17 +267,17 @@ def train_augmentation(input_size: int, modality: str = "RGB", flip: bool = True
     return Compose(transforms)
 
 
-def train_transform(input_size: int, modality: str = "RGB", flip: bool = True) -> Compose:
+def train_transform(input_size: int, modality: str = "RGB", flip: bool = True) -> ClipTransform:
     """`train_augmentation` -> uint8 (T, C, input_size, input_size)."""
-    return Compose([*train_augmentation(input_size, modality, flip).transforms, Stack()])
+    return ClipTransform(train_augmentation(input_size, modality, flip).transforms)
 
 
-def val_transform(input_size: int, scale_size: int) -> Compose:
+def val_transform(input_size: int, scale_size: int) -> ClipTransform:
     """Short side to scale_size, centre crop -> uint8 (T, C, input_size, input_size)."""
-    return Compose([GroupScale(scale_size), GroupCenterCrop(input_size), Stack()])
+    return ClipTransform([GroupScale(scale_size), GroupCenterCrop(input_size)])
 
 
-def test_transform(input_size: int, scale_size: int, num_crops: int = 1) -> Compose:
+def test_transform(input_size: int, scale_size: int, num_crops: int = 1) -> ClipTransform:
     """1, 3, 5 or 10 crops of the scaled frames -> uint8 (num_crops, T, C, input_size, input_size)."""
     if num_crops == 1:
         transforms: list[Transform] = [GroupScale(scale_size), GroupCenterCrop(input_size)]
@@ -235,66 +287,4 @@ def test_transform(input_size: int, scale_size: int, num_crops: int = 1) -> Comp
         transforms = [GroupOverSample(input_size, scale_size, flip=num_crops == 10)]
     else:
         raise InputError(f"{num_crops} crops: choose 1, 3, 5 or 10")
-    return Compose([*transforms, Stack(num_crops)])
-
-
-class ClipNormalize:
-    """Uint8 clips on any device -> float32 network input, ((x / 255) - mean) / std per channel, in one fused step.
-
-    mean, std: one value a channel, or one for all (Flow). div255: they are for values in [0, 1], else [0, 255].
-    bgr: the network wants the channels of each RGB frame reversed. modality RGBDiff: no mean and std (differences are
-    taken inside the network). channels: of a segment in the clip (default: 3 for RGB, 10 for Flow, 18 for RGBDiff).
-
-    Input: (N, T*C, H, W) or, with crops, clips or frames apart, (N, ..., C, H, W), in any memory format.
-    Output: (N, T*C, H, W) with every dimension between N and H flattened; or, if channels_last, (N, T, C, H, W) of
-    which the (N*T, C, H, W) view is contiguous in torch.channels_last.
-    """
-
-    def __init__(
-        self,
-        mean: Sequence[float],
-        std: Sequence[float],
-        *,
-        div255: bool = True,
-        bgr: bool = False,
-        modality: str = "RGB",
-        channels: int | None = None,
-        channels_last: bool = False,
-    ) -> None:
-        self.channels = channels or clip_channels(modality, default_new_length(modality))
-        self.bgr = bgr and modality != "Flow"
-        self.channels_last = channels_last
-        if modality == "RGBDiff":
-            mean, std = (0.0,), (1.0,)
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) == 0 or self.channels % len(values):
-                raise InputError(f"{name} has {counted(len(values), 'value')} for {self.channels} channels")
-        means, stds = (np.resize(np.asarray(values, np.float64), self.channels) for values in (mean, std))
-        self._scale = torch.from_numpy(1.0 / ((255.0 if div255 else 1.0) * stds)).float()  # (C,)
-        self._bias = torch.from_numpy(-means / stds).float()
-        self._placed: dict[tuple[torch.device, int | None], list[Tensor]] = {}
-
-    def __call__(self, clip: Tensor) -> Tensor:
-        num_clips, height, width = clip.shape[0], clip.shape[-2], clip.shape[-1]
-        if clip[0].numel() % (self.channels * height * width):
-            raise InputError(f"a clip of shape {tuple(clip.shape[1:])} does not divide into {self.channels} channels")
-        frames = clip.reshape(num_clips, -1, self.channels, height, width)  # (N, T, C, H, W)
-        if self.bgr:
-            frames = frames.unflatten(2, (-1, 3)).flip(3).flatten(2, 3)
-        if not self.channels_last:
-            return self._scale_and_shift(frames.contiguous()).flatten(1, 2)
-        # Whole rows of W*C values: with C innermost, the CPU would go through memory 3 values at a time.
-        rows = frames.permute(0, 1, 3, 4, 2).contiguous().flatten(3)  # (N, T, H, W*C)
-        return self._scale_and_shift(rows, width).unflatten(3, (width, self.channels)).permute(0, 1, 4, 2, 3)
-
-    def _scale_and_shift(self, x: Tensor, width: int | None = None) -> Tensor:
-        """x * scale + bias by channel, of (N, T, C, H, W) or, given a width W, of rows (N, T, H, W*C)."""
-        if (x.device, width) not in self._placed:
-            by_channel = (self._scale, self._bias)
-            laid_out = (c.view(-1, 1, 1) if width is None else c.repeat(width) for c in by_channel)
-            self._placed[x.device, width] = [c.to(x.device) for c in laid_out]
-        scale, bias = self._placed[x.device, width]
-        if x.is_cpu:  # given two types, the CPU makes a float copy first; a GPU converts inside its one kernel
-            x = x.to(torch.float32, copy=True)
-            return torch.addcmul(bias, x, scale, out=x)
-        return torch.addcmul(bias, x, scale)
+    return ClipTransform(transforms, num_crops)

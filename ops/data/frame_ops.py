@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from ops.common.errors import InputError
 
-PillowFrame = Image.Image | tuple[Image.Image, Image.Image]
-Frames = Sequence[Tensor] | Tensor | Sequence[PillowFrame]
+# Of Flow: tensors of two channels, or gray images, x and y in turn.
+Frames = Sequence[Tensor] | Tensor | Sequence[Image.Image]
 
 
 def is_pillow(frames: Frames) -> bool:
@@ -25,9 +25,9 @@ def is_pillow(frames: Frames) -> bool:
 
 
 def is_flow(frames: Frames) -> bool:
-    """Whether the frames are optical flow: (x, y) pairs, or tensors of two channels."""
+    """Whether the frames are optical flow: gray images, or tensors of two channels."""
     first = frames[0]
-    return first.shape[0] == 2 if isinstance(first, Tensor) else not isinstance(first, Image.Image)
+    return first.shape[0] == 2 if isinstance(first, Tensor) else first.mode == "L"
 
 
 def image_size(frames: Frames) -> tuple[int, int]:
@@ -35,18 +35,13 @@ def image_size(frames: Frames) -> tuple[int, int]:
     first = frames[0]
     if isinstance(first, Tensor):
         return first.shape[2], first.shape[1]
-    return (first if isinstance(first, Image.Image) else first[0]).size
-
-
-def _each(frames: Sequence[PillowFrame], call: Callable[[Image.Image], Image.Image]) -> list[PillowFrame]:
-    """Apply to every image, flow pairs included."""
-    return [call(frame) if isinstance(frame, Image.Image) else (call(frame[0]), call(frame[1])) for frame in frames]
+    return first.size
 
 
 def crop(frames: Frames, left: int, top: int, width: int, height: int) -> Frames:
     """Cut a box out of every frame; what lies outside of the image is black. Tensors: views where they can be."""
     if is_pillow(frames):
-        return _each(frames, lambda image: image.crop((left, top, left + width, top + height)))
+        return [image.crop((left, top, left + width, top + height)) for image in frames]
     if isinstance(frames, Tensor):
         return _crop_tensor(frames, left, top, width, height)
     return [_crop_tensor(frame, left, top, width, height) for frame in frames]
@@ -72,15 +67,20 @@ def resize(frames: Frames, width: int, height: int) -> Frames:
     return resize_each(frames, lambda *_: (width, height))
 
 
-def resize_each(frames: Frames, target: Callable[[int, int], tuple[int, int]]) -> Frames:
-    """Resize every frame to the (width, height) that `target` gives for its own."""
+def resize_each(
+    frames: Frames,
+    target: Callable[[int, int], tuple[int, int]],
+    interpolation: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Frames:
+    """Resize every frame to the (width, height) that `target` gives for its own; tensors bilinearly only."""
     if is_pillow(frames):
-
-        def resize_image(image: Image.Image) -> Image.Image:
-            size = target(*image.size)
-            return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-
-        return _each(frames, resize_image)
+        sizes = [target(*image.size) for image in frames]
+        return [
+            image if size == image.size else image.resize(size, interpolation)
+            for image, size in zip(frames, sizes, strict=True)
+        ]
+    if interpolation != Image.Resampling.BILINEAR:
+        raise InputError(f"{interpolation.name} resizing takes Pillow images: tensors are resized bilinearly only")
     if not isinstance(frames, Tensor) and any(frame.shape != frames[0].shape for frame in frames):
         return [_resize_tensor(frame[None], *target(*image_size([frame])))[0] for frame in frames]
     return _resize_tensor(to_clip(frames), *target(*image_size(frames)))
@@ -123,8 +123,10 @@ def _resize_rows_as_pillow(x: Tensor, height: int) -> Tensor:
 def flip(frames: Frames, *, invert_x: bool = False) -> Frames:
     """Mirror every frame left to right; with invert_x, the x channel of a flow becomes 255 - v as well."""
     if is_pillow(frames):
-        mirrored = _each(frames, lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-        return [(ImageOps.invert(x), y) for x, y in mirrored] if invert_x else mirrored
+        mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in frames]
+        if invert_x:
+            mirrored[::2] = [ImageOps.invert(x) for x in mirrored[::2]]
+        return mirrored
     mirrored = to_clip(frames).flip(-1)
     if invert_x:
         mirrored[:, 0] = 255 - mirrored[:, 0]
@@ -143,10 +145,11 @@ def to_clip(frames: Frames) -> Tensor:
     if isinstance(frames, Tensor):
         return frames
     if is_pillow(frames):
-        pixels = [
-            np.asarray(frame) if isinstance(frame, Image.Image) else np.stack([np.asarray(i) for i in frame], axis=2)
-            for frame in frames
-        ]
+        pixels = [np.asarray(image) for image in frames]
+        if is_flow(frames):
+            if len(frames) % 2:
+                raise InputError(f"gray images are the x and y of flow in turn, but there are {len(frames)} of them")
+            pixels = [np.stack(pair, axis=2) for pair in zip(pixels[::2], pixels[1::2], strict=True)]
     else:
         pixels = [frame.permute(1, 2, 0) for frame in frames]
     shapes = {tuple(x.shape) for x in pixels}  # (H, W, C)

@@ -14,7 +14,7 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from archs.bn_inception import bninception
-from archs.mobilenet_v2 import mobilenet_v2
+from archs.mobilenet_v2 import MobileNetV2
 from ops.checkpoint.file import load_checkpoint
 from ops.checkpoint.weights import average_input_channels, first_conv_name, fit_state_dict
 from ops.common.download import download_timeout
@@ -65,7 +65,7 @@ BACKBONES: dict[str, Backbone] = {
     "wide_resnet50_2": _resnet(tv.wide_resnet50_2, tv.Wide_ResNet50_2_Weights),
     "wide_resnet101_2": _resnet(tv.wide_resnet101_2, tv.Wide_ResNet101_2_Weights),
     "mobilenetv2": Backbone(
-        build=mobilenet_v2, last_layer_name="classifier", imagenet=tv.MobileNet_V2_Weights.IMAGENET1K_V1.url
+        build=MobileNetV2, last_layer_name="classifier", imagenet=tv.MobileNet_V2_Weights.IMAGENET1K_V1.url
     ),
     "BNInception": Backbone(
         build=bninception, mean=(104.0, 117.0, 128.0), std=(1.0, 1.0, 1.0), flow_mean=128.0, div255=False, bgr=True
