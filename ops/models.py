@@ -112,8 +112,7 @@ class TSN(nn.Module):
         self.new_fc = self._make_head()
         self.consensus = ConsensusModule(consensus_type)
         self._enable_pbn = False
-        if partial_bn:
-            self.partialBN(True)
+        self.partialBN(partial_bn)
 
     def _check(self) -> None:
         check_modality(self.modality)
@@ -189,8 +188,8 @@ class TSN(nn.Module):
     @property
     def _last_segments(self) -> int:
         """Segments from layer2 on."""
-        pooled = isinstance(getattr(self.base_model, "layer2", None), TemporalPool)
-        return pooled_segments(self.num_segments) if pooled else self.num_segments
+        is_pooled = isinstance(getattr(self.base_model, "layer2", None), TemporalPool)
+        return pooled_segments(self.num_segments) if is_pooled else self.num_segments
 
     @property
     def segment_channels(self) -> int:
@@ -201,10 +200,8 @@ class TSN(nn.Module):
         """Clip as in `forward` -> (N*T, C, H, W), RGBDiff's frames turned into differences unless they are already."""
         segments = self.num_segments
         channels = input_channels(self.modality, self.new_length) if no_reshape else self.segment_channels
-        layout = tuple(clip.shape[1:-2])
-        if layout not in ((segments * channels,), (segments, channels)) and (
-            layout != (channels,) or clip.shape[0] % segments
-        ):
+        layout, of_clips = tuple(clip.shape[1:-2]), ((segments * channels,), (segments, channels))
+        if layout not in of_clips and (layout != (channels,) or clip.shape[0] % segments):
             raise InputError(
                 f"input of shape {tuple(clip.shape)} does not hold {segments} segments of {channels} channels "
                 f"({self.modality}): it must be (N, {segments * channels}, H, W) or (N, {segments}, {channels}, H, W)"

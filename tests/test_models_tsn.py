@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from archs.bn_inception import bninception
-from archs.mobilenet_v2 import mobilenet_v2
+from archs.mobilenet_v2 import MobileNetV2
 from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError
 from ops.models import TSN, build_model
@@ -522,7 +522,7 @@ def backbone_scores(model, clip):
     [
         ("resnet18", lambda: torchvision.models.resnet18(weights=None)),
         ("mobilenetv2", lambda: torchvision.models.mobilenet_v2(weights=None)),
-        ("mobilenetv2", mobilenet_v2),
+        ("mobilenetv2", MobileNetV2),
         ("BNInception", bninception),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from archs.mobilenet_v2 import mobilenet_v2
+from archs.mobilenet_v2 import MobileNetV2
 from ops.common.errors import InputError
 from ops.non_local import NL3DWrapper, NONLocalBlock3D, make_non_local
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift
@@ -131,7 +131,7 @@ def test_a_new_block_changes_nothing_in_a_shifted_and_pooled_resnet(place):
 
 def test_other_networks_and_a_second_insertion_are_refused():
     with pytest.raises(InputError, match="ResNets"):
-        make_non_local(mobilenet_v2(), 8)
+        make_non_local(MobileNetV2(), 8)
     net = torchvision.models.resnet18(weights=None)
     make_non_local(net, 8)
     with pytest.raises(InputError, match="already"):

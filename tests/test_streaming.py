@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from archs.mobilenet_v2 import mobilenet_v2
+from archs.mobilenet_v2 import MobileNetV2
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import JESTER_CLASSES, to_streaming_layout
@@ -110,7 +110,7 @@ def test_options_stream_what_the_clip_gives(options: dict) -> None:
 
 def test_a_bare_network_with_online_shifts_streams() -> None:
     torch.manual_seed(0)
-    net = randomise(mobilenet_v2(num_classes=5, width_mult=0.25))
+    net = randomise(MobileNetV2(n_class=5, width_mult=0.25))
     make_temporal_shift(net, 8, online=True)
     clip = torch.randn(3, 8, 3, 32, 32)
     with torch.no_grad():
@@ -347,7 +347,7 @@ def test_preprocess_takes_uint8_rgb_only(frames: np.ndarray) -> None:
 
 def test_published_layout_loads_under_any_name(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = randomise(mobilenet_v2(num_classes=27))
+    net = randomise(MobileNetV2(n_class=27))
     save_checkpoint(net.state_dict(), tmp_path / "gestures.bin")
     stream = StreamingTSM.from_checkpoint(tmp_path / "gestures.bin")
     assert stream.class_names == list(JESTER_CLASSES)
@@ -374,7 +374,7 @@ def test_checkpoints_that_cannot_stream_are_refused_by_name(tmp_path: Path) -> N
     saved_online(path, online=False)
     with pytest.raises(InputError, match=r"both\.pth\.tar: .*next frame"):
         StreamingTSM.from_checkpoint(path)
-    backbone = {k: v for k, v in to_streaming_layout(mobilenet_v2().state_dict()).items() if "classifier" not in k}
+    backbone = {k: v for k, v in to_streaming_layout(MobileNetV2().state_dict()).items() if "classifier" not in k}
     save_checkpoint(backbone, path)
     with pytest.raises(InputError, match=r"both\.pth\.tar: .*no classifier"):
         StreamingTSM.from_checkpoint(path)

@@ -68,5 +68,7 @@ def test_temporal_pool_in_a_resnet(n_segment: int, left: int) -> None:
         outs.append(net(x))
         assert outs[-1].shape == (2 * left, 5)
     assert all(torch.equal(a, b) for a, b in itertools.pairwise(outs))
+    assert make_temporal_pool(net, n_segment) == []  # once more is once
+    assert torch.equal(net(x), outs[-1])
     with pytest.raises(InputError, match="already"):
-        make_temporal_pool(net, n_segment)
+        make_temporal_pool(net, n_segment + 2)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from archs.bn_inception import BLOCK_NAMES, bninception
-from archs.mobilenet_v2 import mobilenet_v2
+from archs.mobilenet_v2 import MobileNetV2
 from ops import temporal_shift
 from ops.common.errors import InputError
 from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift
@@ -21,7 +21,7 @@ from tests.network.test_shift_ops import FORMATS, loop_shift
 NETS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: torchvision.models.resnet18(num_classes=5),
     "resnet50": lambda: torchvision.models.resnet50(num_classes=5),
-    "mobilenetv2": lambda: mobilenet_v2(num_classes=5),
+    "mobilenetv2": lambda: MobileNetV2(n_class=5),
 }
 
 
@@ -150,7 +150,7 @@ def blocks_of(counts: tuple[int, ...], suffix: str, every: int = 1) -> list[str]
 )
 def test_places(name: str, place: str, expected: list[str]) -> None:
     with torch.device("meta"):
-        net = mobilenet_v2() if name == "mobilenetv2" else torchvision.models.get_model(name)
+        net = MobileNetV2() if name == "mobilenetv2" else torchvision.models.get_model(name)
     assert make_temporal_shift(net, 8, n_div=4, place=place) == expected
     shifts = {key: module for key, module in net.named_modules() if isinstance(module, TemporalShift)}
     assert list(shifts) == expected
@@ -168,9 +168,9 @@ def test_what_cannot_be_shifted_is_refused() -> None:
             make_temporal_shift(torchvision.models.resnet18(), 8, place="everywhere")
         for options in ({"place": "block"}, {"temporal_pool": True}):
             with pytest.raises(InputError, match="for ResNets"):
-                make_temporal_shift(mobilenet_v2(), 8, **options)
+                make_temporal_shift(MobileNetV2(), 8, **options)
         with pytest.raises(InputError, match="temporal_pool is for ResNets"):
-            make_temporal_pool(mobilenet_v2(), 8)
+            make_temporal_pool(MobileNetV2(), 8)
 
 
 class _OddConv(nn.Conv2d):

@@ -17,6 +17,7 @@ from ops.common.distributed import Process
 from ops.common.errors import InputError
 from ops.data.loader import EpochSampler, LoaderError, explain_errors, make_loader
 from ops.dataset import TSNDataSet
+from ops.transforms import ClipTransform
 from tests.helpers import PROJECT, make_frame_folder, make_list
 
 NUM_VIDEOS = 7
@@ -40,7 +41,7 @@ def crop_at_random(frames, rng):
 
 
 def train_set(tree, **options):
-    return TSNDataSet(tree, tree / "l.txt", 3, transform=crop_at_random, seed=11, **options)
+    return TSNDataSet(tree, tree / "l.txt", 3, transform=ClipTransform([crop_at_random]), seed=11, **options)
 
 
 def loader(dataset, **options):
@@ -217,7 +218,7 @@ def test_unreadable_samples_become_messages(tree, tmp_path, workers):
     lines[1] = ("gone", 9, 1)
     lines[3] = ("gone too", 9, 3)
     list_file = make_list(tmp_path / "bad.txt", lines)
-    dataset = TSNDataSet(tree, list_file, 3, transform=crop_at_random, test_mode=True)
+    dataset = TSNDataSet(tree, list_file, 3, transform=ClipTransform([crop_at_random]), test_mode=True)
     made = list(loader(dataset, batch_size=2, shuffle=False, workers=workers))
     assert [b.indices.tolist() for b in made] == [[0], [2]]
     assert [len(b.clips) for b in made] == [1, 1]
@@ -236,7 +237,7 @@ def test_our_own_bugs_keep_their_traceback(tree):
     def broken(frames, rng):
         raise KeyError("a bug")
 
-    dataset = TSNDataSet(tree, tree / "l.txt", 3, transform=broken)
+    dataset = TSNDataSet(tree, tree / "l.txt", 3, transform=ClipTransform([broken]))
     with pytest.raises(KeyError, match="a bug"):
         list(loader(dataset))
 

@@ -6,7 +6,7 @@ import torchvision
 from torch.nn import functional as F
 
 from archs.bn_inception import BLOCK_NAMES, bninception
-from archs.mobilenet_v2 import InvertedResidual, from_torchvision, mobilenet_v2
+from archs.mobilenet_v2 import InvertedResidual, MobileNetV2, from_torchvision
 
 
 def randomise_batchnorm(net):
@@ -27,7 +27,7 @@ def test_mobilenet_gives_torchvisions_outputs_with_torchvisions_weights(width_mu
     torch.manual_seed(0)
     theirs = torchvision.models.mobilenet_v2(weights=None, width_mult=width_mult, num_classes=11).eval()
     randomise_batchnorm(theirs)
-    ours = mobilenet_v2(num_classes=11, width_mult=width_mult).eval()
+    ours = MobileNetV2(n_class=11, width_mult=width_mult).eval()
     ours.load_state_dict(from_torchvision(theirs.state_dict()))  # strict: every key has its place
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
@@ -35,12 +35,12 @@ def test_mobilenet_gives_torchvisions_outputs_with_torchvisions_weights(width_mu
 
 
 def test_mobilenet_leaves_its_own_layout_as_it_is():
-    state_dict = mobilenet_v2(num_classes=3).state_dict()
+    state_dict = MobileNetV2(n_class=3).state_dict()
     assert list(from_torchvision(state_dict)) == list(state_dict)
 
 
 def test_mobilenet_keys():
-    net = mobilenet_v2(num_classes=27)
+    net = MobileNetV2(n_class=27)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     assert shapes["features.0.0.weight"] == (32, 3, 3, 3)
     assert shapes["features.1.conv.0.weight"] == (32, 1, 3, 3)  # no expansion: depthwise first
@@ -49,11 +49,11 @@ def test_mobilenet_keys():
     assert shapes["features.17.conv.6.weight"] == (320, 960, 1, 1)
     assert shapes["features.18.0.weight"] == (1280, 320, 1, 1)
     assert shapes["classifier.weight"] == (27, 1280)
-    assert sum(p.numel() for p in mobilenet_v2().parameters()) == 3_504_872  # torchvision's documented count
+    assert sum(p.numel() for p in MobileNetV2().parameters()) == 3_504_872  # torchvision's documented count
 
 
 def test_mobilenet_blocks():
-    blocks = {i: m for i, m in enumerate(mobilenet_v2().features) if isinstance(m, InvertedResidual)}
+    blocks = {i: m for i, m in enumerate(MobileNetV2().features) if isinstance(m, InvertedResidual)}
     assert {i: len(m.conv) for i, m in blocks.items()} == {1: 5, **dict.fromkeys(range(2, 18), 8)}
     # a shortcut where a stage repeats: strides and channels of the paper's table 2
     assert [i for i, m in blocks.items() if m.use_res_connect] == [3, 5, 6, 8, 9, 10, 12, 13, 15, 16]

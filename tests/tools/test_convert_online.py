@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archs.mobilenet_v2 import mobilenet_v2
+from archs.mobilenet_v2 import MobileNetV2
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import JESTER_CLASSES
@@ -71,8 +71,8 @@ def test_ours_to_published_and_back() -> None:
     convert("ours published")
     # What the published program does: a MobileNetV2 without wrappers, strict.
     state_dict = load("published")
-    mobilenet_v2(num_classes=8).load_state_dict(state_dict, strict=True)
-    assert list(state_dict) == list(mobilenet_v2(num_classes=8).state_dict())
+    MobileNetV2(n_class=8).load_state_dict(state_dict, strict=True)
+    assert list(state_dict) == list(MobileNetV2(n_class=8).state_dict())
     Path("category.txt").write_text("\n".join(NAMES))
     convert("published back --dataset moving_digits --labels category.txt --input_size 64")
     before, after = load_checkpoint("ours"), load_checkpoint("back")
@@ -88,7 +88,7 @@ def test_ours_to_published_and_back() -> None:
 
 @pytest.mark.parametrize("counted", [True, False])  # PyTorch before 0.4.1 did not count batches
 def test_published_to_ours_and_back(counted: bool) -> None:
-    state_dict = spread_out(mobilenet_v2(num_classes=27)).state_dict()
+    state_dict = spread_out(MobileNetV2(n_class=27)).state_dict()
     state_dict = {key: value for key, value in state_dict.items() if counted or "num_batches" not in key}
     save_checkpoint(state_dict, Path("gestures"))
     convert("gestures ours")
@@ -147,7 +147,7 @@ def test_networks_without_that_layout_are_refused(options: dict, message: str) -
 
 def test_mistakes_are_named() -> None:
     Path("names.txt").write_text("a\nb\n")
-    save_checkpoint(mobilenet_v2(num_classes=8).state_dict(), Path("bare"))
+    save_checkpoint(MobileNetV2(n_class=8).state_dict(), Path("bare"))
     for line, message in (
         ("bare out", r"8 classes are not Jester's 27.*--dataset"),
         ("bare out --dataset mine --labels names.txt", r"2 names.* 8 classes"),
@@ -156,7 +156,7 @@ def test_mistakes_are_named() -> None:
     ):
         with pytest.raises(InputError, match=message):
             convert(line)
-    weights = {k: v for k, v in mobilenet_v2(num_classes=27).state_dict().items() if "features.5" not in k}
+    weights = {k: v for k, v in MobileNetV2(n_class=27).state_dict().items() if "features.5" not in k}
     save_checkpoint(weights, Path("bare"))
     with pytest.raises(InputError, match=r"not in the file.*features\.5"):
         convert("bare out --to published")
@@ -167,7 +167,7 @@ def test_mistakes_are_named() -> None:
 
 def test_published_file_is_evaluated_like_any_other(tmp_path: Path) -> None:
     path = tmp_path / "mobilenetv2_jester_online.pth.tar"
-    save_checkpoint(spread_out(mobilenet_v2(num_classes=27)).state_dict(), path)
+    save_checkpoint(spread_out(MobileNetV2(n_class=27)).state_dict(), path)
     make_frame_folder(tmp_path / "v", 5, size=(60, 44), tmpl="{:05d}.jpg")
     val_list = make_list(tmp_path / "val.txt", [("v", 5, 3)])
     loaded = load_net(load_checkpoint(path), views=Views(), runtime=Runtime(), input_size=32)
