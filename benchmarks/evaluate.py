@@ -25,7 +25,7 @@ from ops.checkpoint.options import ModelOptions
 from ops.common.errors import at_least, run_command
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DatasetPaths
+from ops.dataset_config import DatasetPaths
 from ops.evaluation.net import PROTOCOLS, Net, Runtime
 from ops.models import TSN, build_model
 from ops.temporal_shift import TemporalShift

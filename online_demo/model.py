@@ -11,7 +11,7 @@ import torch
 
 from online_demo.gestures import JESTER_CLASSES
 from ops.common.errors import InputError
-from ops.dataset_configs import read_class_names
+from ops.dataset_config import read_class_names
 from ops.streaming import StreamingTSM
 from pretrained.fetch import fetch
 from pretrained.table import files_folder, find_row, local_path

@@ -96,7 +96,7 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
 def train_parser() -> argparse.ArgumentParser:
     """Options of main.py."""
     parser = _Parser("Train TSM or TSN on a video data set.", "main.py DATASET {RGB,Flow,RGBDiff} [options]")
-    parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --train_list and the like")
+    parser.add_argument("dataset", help="name in ops/dataset_config.py, or your own with --train_list and the like")
     parser.add_argument("modality", choices=MODALITIES, help="what the frames are")
     parser.add_argument("--train_list", default="", help="list file to train on (default: the data set's own)")
     parser.add_argument("--val_list", default="", help="list file to validate on (default: the data set's own)")
@@ -182,7 +182,7 @@ def test_parser() -> argparse.ArgumentParser:
         "Evaluate a checkpoint, or an ensemble.", "test_models.py DATASET --weights FILE[,FILE...] [options]"
     )
     a_net = "; a comma list has one for each net"
-    parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
+    parser.add_argument("dataset", help="name in ops/dataset_config.py, or your own with --test_list and the like")
     parser.add_argument("--weights", required=True, help="files or published names; a comma list is an ensemble")
     parser.add_argument(
         "--test_segments",

@@ -20,7 +20,7 @@ from ops.common.errors import InputError, escaped, is_one_line, run_command
 from ops.data.images import read_image, read_tensor
 from ops.data.lists import read_list
 from ops.data.sources import VideoFile
-from ops.dataset_configs import read_class_names
+from ops.dataset_config import read_class_names
 from ops.evaluation.scores import Scores
 from tests.helpers import make_frame_folder, make_frames, make_video
 from tests.online_demo.helpers import save_random

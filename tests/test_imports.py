@@ -19,7 +19,7 @@ FLOORS = [
     {"main", "test_models", "tools", "online_demo", "benchmarks", "hubconf"},
 ]
 FLOOR = {place: number for number, places in enumerate(FLOORS) for place in places}
-TOP_OF_OPS = {"temporal_shift", "models", "non_local", "basic_ops", "dataset", "dataset_configs"}
+TOP_OF_OPS = {"temporal_shift", "models", "non_local", "basic_ops", "dataset", "dataset_config"}
 TOP_OF_OPS |= {"transforms", "streaming", "opts", "utils"}
 
 

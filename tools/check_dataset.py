@@ -28,7 +28,7 @@ from ops.common.modality import MODALITIES
 from ops.data.lists import MIN_TRAIN_FRAMES, VideoRecord
 from ops.data.sources import IO_KINDS, FrameFolder, VideoFile
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
+from ops.dataset_config import DATASETS, DataOptions, resolve_dataset
 from ops.opts import ShowDefaults
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
 from tools.shared.lists import entries_per_frame, example_of, last_frame_number

@@ -33,7 +33,7 @@ from ops.checkpoint.streaming_layout import (
 )
 from ops.checkpoint.weights import load_into, published_state_dict
 from ops.common.errors import InputError, run_command
-from ops.dataset_configs import DATASETS, read_class_names
+from ops.dataset_config import DATASETS, read_class_names
 from ops.models import build_model
 from ops.opts import ShowDefaults
 from pretrained.table import local_path

@@ -32,7 +32,7 @@ from ops.common.files import write_lines
 from ops.data.loader import make_loader
 from ops.data.sources import IO_KINDS
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
+from ops.dataset_config import DATASETS, DataOptions, resolve_dataset
 from ops.evaluation.plots import lines_png
 from ops.opts import ShowDefaults
 from ops.streaming import StreamingTSM
@@ -146,7 +146,7 @@ def report(figures: dict) -> str:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
-    parser.add_argument("dataset", help="name in ops/dataset_configs.py, or your own with --test_list and the like")
+    parser.add_argument("dataset", help="name in ops/dataset_config.py, or your own with --test_list and the like")
     parser.add_argument("--weights", required=True, help="online checkpoint, or a published name")
     parser.add_argument(
         "--stride", type=at_least(1), metavar="FRAMES", help="feed every k-th frame (default: as far apart as trained)"

@@ -25,7 +25,7 @@ from ops.data.ffmpeg import naming, open_video
 from ops.data.sampling import stack_indices, test_indices
 from ops.data.sources import DEFAULT_TMPL, Frame, FrameFolder, VideoFile
 from ops.dataset import load_clip
-from ops.dataset_configs import DATASETS, DataOptions, read_class_names, resolve_dataset
+from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, load_net
 from ops.evaluation.plots import class_names_or_numbers
 from ops.opts import ShowDefaults

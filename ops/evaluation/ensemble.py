@@ -21,7 +21,7 @@ from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
 from ops.data.loader import Batch, make_loader
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DataOptions, resolve_dataset
+from ops.dataset_config import DataOptions, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, default_num_class, default_test_segments, load_net
 from ops.evaluation.scores import fuse
 from ops.network.runtime import warn_if_compiling_is_slow

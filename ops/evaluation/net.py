@@ -20,7 +20,7 @@ from ops.checkpoint.weights import load_into
 from ops.common.errors import InputError, counted
 from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DATASETS, DatasetPaths
+from ops.dataset_config import DATASETS, DatasetPaths
 from ops.models import build_model
 from ops.network.runtime import autocast, compile_errors, fold_batchnorm, to_channels_last
 from ops.transforms import ClipNormalize, test_transform

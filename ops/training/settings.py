@@ -12,7 +12,7 @@ from ops.checkpoint.options import ModelOptions, store_name
 from ops.common.distributed import Process
 from ops.common.errors import InputError, counted
 from ops.dataset import TSNDataSet
-from ops.dataset_configs import DatasetPaths
+from ops.dataset_config import DatasetPaths
 from ops.training.schedule import Schedule, scaled_lr
 
 _MIN_BN_CLIPS = 8

@@ -18,7 +18,7 @@ from ops.common.errors import InputError, counted
 from ops.common.files import check_writable
 from ops.data.loader import make_loader
 from ops.dataset import TSNDataSet, quick_check
-from ops.dataset_configs import DataOptions, DatasetPaths, resolve_dataset
+from ops.dataset_config import DataOptions, DatasetPaths, resolve_dataset
 from ops.models import TSN, build_model
 from ops.network.runtime import to_channels_last, warn_if_compiling_is_slow
 from ops.training.log import RunLog

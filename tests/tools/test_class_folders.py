@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ops.common.errors import InputError
-from ops.dataset_configs import DataOptions, resolve_dataset
+from ops.dataset_config import DataOptions, resolve_dataset
 from tests.helpers import make_frame_folder, make_frames, make_video
 from tests.tools.helpers import gen_kinetics, lines, make_folders
 

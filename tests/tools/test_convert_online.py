@@ -14,7 +14,7 @@ from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import JESTER_CLASSES
 from ops.checkpoint.weights import published_state_dict
 from ops.common.errors import InputError
-from ops.dataset_configs import DatasetPaths
+from ops.dataset_config import DatasetPaths
 from ops.evaluation.net import Runtime, Views, load_net
 from ops.models import TSN, build_model
 from ops.streaming import StreamingTSM

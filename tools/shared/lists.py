@@ -15,7 +15,7 @@ from ops.common.errors import InputError, counted, escaped
 from ops.common.files import write_lines
 from ops.data.sources import FrameFolder, VideoFile, num_template_fields, numbered_folder
 from ops.dataset import find_video_file
-from ops.dataset_configs import DATASETS
+from ops.dataset_config import DATASETS
 from ops.opts import ShowDefaults
 from tools.shared.files import existing_folder
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs

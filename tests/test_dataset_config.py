@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.common.errors import InputError
-from ops.dataset_configs import DATASETS, DataOptions, read_class_names, resolve_dataset
+from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset
 
 # name, modality, classes, frames, validation list (split 2 where there are splits), template, flip
 S1, S2 = "something/v1/20bn-something-something-v1", "something/v2/20bn-something-something-v2"
