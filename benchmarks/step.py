@@ -68,19 +68,29 @@ class Step:
             torch.cuda.synchronize()
 
     def saved_bytes(self) -> int:
-        """Bytes of the distinct storages that autograd saves for the backward pass, the network's own left out."""
+        """Bytes that autograd saves for the backward pass, the network's own tensors left out."""
         own = {t.untyped_storage().data_ptr() for t in (*self.net.parameters(), *self.net.buffers())}
-        saved: dict[int, Tensor] = {}
+        return sum(size for address, size in saved_storages(self.loss()).items() if address not in own)
 
-        def pack(tensor: Tensor) -> Tensor:
-            saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = self.loss()
-        num_bytes = sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in own)
-        del loss
-        return num_bytes
+def saved_storages(output: Tensor) -> dict[int, int]:
+    """Bytes by address of the distinct storages that the graph of `output` holds for its backward pass.
+
+    Read from the graph: under saved-tensor hooks the shift would be out of place.
+    """
+    storages: dict[int, int] = {}
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        for tensor in (*saved, *getattr(node, "saved_tensors", ())):
+            if isinstance(tensor, Tensor):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return storages
 
 
 MODES = {"": {}, " bf16": {"amp": True}, " compiled": {"compiled": True}}

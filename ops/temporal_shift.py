@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from archs.bn_inception import BLOCK_NAMES, BNInception, ShiftFunction
 from archs.mobilenet_v2 import InvertedResidual, MobileNetV2
 from ops.common.errors import InputError
-from ops.network.shift_ops import can_move, is_eager, is_plain_conv, shift, shift_conv, shift_moves, split_frames
+from ops.network.shift_conv import can_borrow, is_plain_conv, shift_conv
+from ops.network.shift_ops import shift, shift_moves, split_frames
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 PLACES = ("blockres", "block")
@@ -38,15 +39,18 @@ class TemporalShift(nn.Module):
         n_segment: frames a clip (T).
         n_div: one part in `n_div` of the channels moves each way.
         inplace: move frames inside the memory of the input and restore them bit for bit, where that is valid: `net` is
-            a plain `nn.Conv2d`, the input is dense, nothing traces. The result is the same, only faster and smaller;
-            everywhere else the shift is out of place.
+            a plain `nn.Conv2d`, the input is dense memory of PyTorch's own, nothing traces, no saved-tensor hook is
+            active. The result is the same, only faster and smaller; everywhere else the shift is out of place. For
+            inputs that nothing else reads at the same time, such as a network's activations (`make_temporal_shift`
+            turns it on): two threads (or CUDA streams) that share one input would see it half moved and leave it
+            damaged. They need inplace=False, or a clone of the input each.
         online: causal: no frame sees a later one.
 
     Input: (N*T, C, H, W). Output: that of `net` for a tensor of this shape.
     """
 
     def __init__(
-        self, net: nn.Module, n_segment: int = 3, n_div: int = 8, inplace: bool = True, *, online: bool = False
+        self, net: nn.Module, n_segment: int = 3, n_div: int = 8, inplace: bool = False, *, online: bool = False
     ):
         super().__init__()
         _check_counts(n_segment, n_div)
@@ -58,7 +62,7 @@ class TemporalShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         moves = shift_moves(x.shape[1], self.fold_div, online=self.online)
-        if moves and self.inplace and is_plain_conv(self.net) and is_eager(x) and can_move(x):
+        if moves and self.inplace and is_plain_conv(self.net) and can_borrow(x):
             return shift_conv(x, self.net, self.n_segment, moves)
         return self.net(shift(x, self.n_segment, moves))
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 from archs.bn_inception import BLOCK_NAMES, bninception
 from archs.mobilenet_v2 import MobileNetV2
+from benchmarks.step import saved_storages
 from ops import temporal_shift
 from ops.common.errors import InputError
 from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift
@@ -33,19 +34,11 @@ def build(name: str, *, seed: int = 0) -> nn.Module:
 def train_step(net: nn.Module, x: Tensor) -> tuple[list[Tensor], int]:
     """Output and all gradients of one training step, and the bytes that autograd saved for it."""
     x = x.clone().requires_grad_()
-    storages: dict[int, int] = {}
-    held = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        held.append(tensor)  # so that no address is used twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = net.train()(x)
-    out.square().sum().backward()
-    return [out, x.grad, *(parameter.grad for parameter in net.parameters())], sum(storages.values())
+    out = net.train()(x)
+    loss = out.square().sum()
+    saved_bytes = sum(saved_storages(loss).values())
+    loss.backward()
+    return [out, x.grad, *(parameter.grad for parameter in net.parameters())], saved_bytes
 
 
 @pytest.fixture
@@ -215,20 +208,20 @@ def test_modules_that_are_more_than_a_convolution_get_a_shifted_copy(name: str, 
     torch.manual_seed(0)
     net = FALLBACKS[name]()
     x = torch.randn(8, 16, 4, 4)
-    assert torch.equal(TemporalShift(net, 4)(x), net(loop_shift(x, 4, 8)))
+    assert torch.equal(TemporalShift(net, 4, inplace=True)(x), net(loop_shift(x, 4, 8)))
 
 
 def test_tensors_that_are_not_dense_get_a_shifted_copy(no_inplace: None) -> None:
     conv = nn.Conv2d(16, 8, 1)
     for x in (torch.randn(1, 16, 4, 4).expand(8, -1, -1, -1), torch.randn(8, 16, 4, 9)[..., ::2]):
-        torch.testing.assert_close(TemporalShift(conv, 4)(x), conv(loop_shift(x, 4, 8)))
+        torch.testing.assert_close(TemporalShift(conv, 4, inplace=True)(x), conv(loop_shift(x, 4, 8)))
 
 
 def test_global_hooks_still_see_the_convolution(no_inplace: None) -> None:
     conv, seen = nn.Conv2d(16, 8, 1), []
     handle = nn.modules.module.register_module_forward_hook(lambda module, args, out: seen.append(module))
     try:
-        TemporalShift(conv, 4)(torch.randn(8, 16, 4, 4))
+        TemporalShift(conv, 4, inplace=True)(torch.randn(8, 16, 4, 4))
     finally:
         handle.remove()
     assert conv in seen
@@ -238,7 +231,7 @@ def test_global_hooks_still_see_the_convolution(no_inplace: None) -> None:
 def test_compilers_and_exporters_get_the_plain_form(online: bool, no_inplace: None) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(16, 8, 3, padding=1)
-    shifted = TemporalShift(conv, 4, online=online)
+    shifted = TemporalShift(conv, 4, inplace=True, online=online)
     x = torch.randn(8, 16, 4, 4)
     expected = conv(loop_shift(x, 4, 8, online))
     compiled = torch.compile(shifted, backend="eager", fullgraph=True)
@@ -257,7 +250,7 @@ def test_compilers_and_exporters_get_the_plain_form(online: bool, no_inplace: No
 def test_jit_trace_gets_the_plain_form(no_inplace: None) -> None:
     conv = nn.Conv2d(16, 8, 1)
     x = torch.randn(8, 16, 4, 4)
-    traced = torch.jit.trace(TemporalShift(conv, 4), x, check_trace=False)
+    traced = torch.jit.trace(TemporalShift(conv, 4, inplace=True), x, check_trace=False)
     for clips in (2, 1):
         assert torch.equal(traced(x[: 4 * clips]), conv(loop_shift(x[: 4 * clips], 4, 8)))
 

@@ -1,4 +1,4 @@
-"""The temporal shift as tensor functions: out of place, in place, and in place around a convolution.
+"""The temporal shift as tensor functions: out of place, and in place (`shift_conv.py`: in place around a convolution).
 
 Sources: TSM (arXiv:1811.08383), sections 3-4. The shift moves channel slices between neighbouring frames and computes
 nothing; everything here is about moving as few bytes as possible and restoring them exactly.
@@ -11,11 +11,8 @@ import logging
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
-from torch.nn.modules.module import _has_any_global_hook
 
 from ops.common.errors import InputError
 
@@ -86,7 +83,7 @@ class _ShiftCopy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _ShiftCopy.apply(grad, ctx.n_segment, reversed_moves(ctx.moves)), None, None
+        return shift(grad, ctx.n_segment, reversed_moves(ctx.moves)), None, None
 
 
 class _ShiftInPlace(torch.autograd.Function):
@@ -95,14 +92,14 @@ class _ShiftInPlace(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, n_segment: int, moves: Moves) -> Tensor:
         ctx.n_segment, ctx.moves = n_segment, moves
-        _move_for(x)(x, n_segment, moves)
+        frame_mover(x)(x, n_segment, moves)
         ctx.mark_dirty(x)
         return x
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         # Autograd may give the same tensor to others as their gradient: it must not be changed in place.
-        return _ShiftCopy.apply(grad, ctx.n_segment, reversed_moves(ctx.moves)), None, None
+        return shift(grad, ctx.n_segment, reversed_moves(ctx.moves)), None, None
 
 
 def move_frames_(
@@ -154,71 +151,11 @@ def _cuda_move(device_index: int) -> MoveFrames | None:
     return None
 
 
-def _move_for(x: Tensor) -> MoveFrames:
+def frame_mover(x: Tensor) -> MoveFrames:
+    """`move_frames_`, or its faster form for the device that `x` is on."""
     if x.is_cuda and x.element_size() <= 8 and can_move(x):
         return _cuda_move(x.device.index) or move_frames_
     return move_frames_
-
-
-class Moved:
-    """`with Moved(x, ...)`: the content of `x` is shifted inside, and restored bit for bit after, errors included.
-
-    Works on `.data`: nothing has changed when it is over, so autograd's version counter must not be bumped.
-    """
-
-    def __init__(self, x: Tensor, n_segment: int, moves: Moves):
-        self.data, self.n_segment, self.moves = x.data, n_segment, moves
-        self.move = _move_for(x)
-
-    def __enter__(self) -> None:
-        self.kept = self.move(self.data, self.n_segment, self.moves, keep=True)
-
-    def __exit__(self, *error: object) -> None:
-        self.move(self.data, self.n_segment, reversed_moves(self.moves), fill=self.kept)
-
-
-class _ShiftConv(torch.autograd.Function):
-    """conv2d(shift(x)) that moves x within its memory and saves the original x, which autograd keeps anyway."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, n_segment: int, moves: Moves, conv_args: tuple):
-        with Moved(x, n_segment, moves):
-            out = F.conv2d(x, weight, bias, *conv_args)
-        ctx.save_for_backward(x, weight)
-        ctx.n_segment, ctx.moves, ctx.conv_args = n_segment, moves, conv_args
-        ctx.bias_sizes = None if bias is None else list(bias.shape)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.conv_args
-        needed = list(ctx.needs_input_grad[:3])
-
-        def gradients(source: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-            return torch.ops.aten.convolution_backward(
-                grad, source, weight, ctx.bias_sizes, stride, padding, dilation, False, [0, 0], groups, needed
-            )
-
-        if not needed[1]:
-            grads = gradients(x)  # Only the weights' gradient reads the content of the input.
-        elif can_move(x) and not _same_memory(x, grad):
-            with Moved(x, ctx.n_segment, ctx.moves):
-                grads = gradients(x)
-        else:  # A saved-tensor hook returned something else than was saved.
-            grads = gradients(_ShiftCopy.apply(x, ctx.n_segment, ctx.moves))
-        grad_x = grads[0]
-        if grad_x is not None:
-            if can_move(grad_x):
-                _move_for(grad_x)(grad_x, ctx.n_segment, reversed_moves(ctx.moves))
-            else:
-                grad_x = _ShiftCopy.apply(grad_x, ctx.n_segment, reversed_moves(ctx.moves))
-        return grad_x, grads[1], grads[2], None, None, None
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def can_move(x: Tensor) -> bool:
@@ -243,28 +180,6 @@ def is_eager(x: Tensor) -> bool:
     )
 
 
-def is_plain_conv(net: nn.Module) -> bool:
-    """Whether calling `net` does exactly one zero-padded conv2d, so that the shift can be folded into the call."""
-    return (
-        type(net) is nn.Conv2d
-        and net.padding_mode == "zeros"
-        and not isinstance(net.padding, str)
-        and "forward" not in net.__dict__
-        and not (net._forward_hooks or net._forward_pre_hooks or net._backward_hooks or net._backward_pre_hooks)
-        and not _has_any_global_hook()
-        and type(net.weight) in (Tensor, nn.Parameter)
-    )
-
-
-def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Cast as autocast would before a convolution; outside the autograd function, so that gradients are cast back."""
-    tensors = (x, *others)
-    if not torch.is_autocast_enabled(x.device.type):
-        return tensors
-    dtype = torch.get_autocast_dtype(x.device.type)
-    return tuple(t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in tensors)
-
-
 def shift(x: Tensor, n_segment: int, moves: Moves, *, inplace: bool = False) -> Tensor:
     """Shift (N*T, C, ...) along time; in place where asked and where nothing traces."""
     if not moves:
@@ -276,18 +191,3 @@ def shift(x: Tensor, n_segment: int, moves: Moves, *, inplace: bool = False) -> 
     if x.requires_grad and x.is_leaf and torch.is_grad_enabled():
         raise InputError("a leaf tensor that requires a gradient cannot be shifted in place: use inplace=False")
     return _ShiftInPlace.apply(x, n_segment, moves)
-
-
-def shift_conv(x: Tensor, conv: nn.Conv2d, n_segment: int, moves: Moves) -> Tensor:
-    """conv(shift(x)) without a copy of x, for an `x` that `can_move` and a `conv` that `is_plain_conv`.
-
-    The memory of `x` changes while this runs and is restored bit for bit before it returns, so no other thread or CUDA
-    stream may read `x` in that time.
-    """
-    split_frames(x, n_segment)
-    conv_args = (conv.stride, conv.padding, conv.dilation, conv.groups)
-    x, weight, bias = _autocast(x, conv.weight, conv.bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return _ShiftConv.apply(x, weight, bias, n_segment, moves, conv_args)
-    with Moved(x, n_segment, moves):
-        return F.conv2d(x, weight, bias, *conv_args)

@@ -104,7 +104,7 @@ def test_without_a_working_kernel_frames_are_copied(caplog: pytest.LogCaptureFix
     missing_device = torch.cuda.device_count()
     assert shift_ops._cuda_move.__wrapped__(missing_device) is None
     assert f"cuda:{missing_device} copies frame by frame" in caplog.text
-    assert shift_ops._move_for(torch.zeros(2, 2, 1, 1)) is shift_ops.move_frames_
+    assert shift_ops.frame_mover(torch.zeros(2, 2, 1, 1)) is shift_ops.move_frames_
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
