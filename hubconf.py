@@ -23,7 +23,6 @@ from ops.checkpoint.file import load_checkpoint as _load_checkpoint
 from ops.checkpoint.weights import load_into as _load_into
 from ops.common.errors import InputError as _InputError
 from ops.models import TSN as _TSN
-from ops.models import tsn_arguments as _tsn_arguments
 from pretrained.table import local_path as _local_path
 
 dependencies = ["torch", "torchvision", "numpy", "PIL"]
@@ -39,7 +38,7 @@ def _build(pretrained: str | bool, num_classes: int | None, overrides: dict[str,
         raise _InputError("pretrained takes a checkpoint's path or published name (python -m pretrained.fetch --list)")
     checkpoint = _load_checkpoint(_local_path(pretrained))
     if checkpoint.known_options is not None:
-        recorded = _tsn_arguments(checkpoint.known_options)
+        recorded = checkpoint.known_options.tsn_arguments()
         for name in ("base_model", "is_shift", "non_local", "online"):
             if recorded[name] != structure.get(name, False):
                 raise _InputError(

@@ -17,7 +17,13 @@ from ops.common.modality import check_modality, clip_channels, default_new_lengt
 from ops.network.backbones import backbone_row, build_backbone
 from ops.network.param_groups import parameter_groups
 from ops.non_local import NONLocalBlock3D, make_non_local
-from ops.temporal_shift import TemporalPool, make_temporal_pool, make_temporal_shift, pooled_segments
+from ops.temporal_shift import (
+    TemporalPool,
+    make_temporal_pool,
+    make_temporal_shift,
+    pooled_segments,
+    set_segments,
+)
 from ops.transforms import Compose, scale_size, train_augmentation
 
 _MIN_INPUT_SIZE = 32
@@ -86,7 +92,7 @@ class TSN(nn.Module):
     ) -> None:
         super().__init__()
         self.num_class = num_class
-        self.num_segments = num_segments
+        self._num_segments = num_segments
         self.modality = modality
         self.arch = base_model
         self.new_length = default_new_length(modality) if new_length is None else new_length
@@ -107,7 +113,6 @@ class TSN(nn.Module):
         self.input_mean, self.input_std = self.normalization["mean"], self.normalization["std"]
         if print_spec:
             print(self._spec())
-
         self.base_model = self._make_base_model(pretrain, inplace_shift)
         self.new_fc = self._make_head()
         self.consensus = ConsensusModule(consensus_type)
@@ -184,6 +189,16 @@ class TSN(nn.Module):
         return self.new_fc if self.new_fc is not None else getattr(self.base_model, self.last_layer_name)
 
     # --- forward ------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_segments(self) -> int:
+        """Frames (or stacks) a clip; setting it sets the shifts, the temporal pool and the non-local blocks as well."""
+        return self._num_segments
+
+    @num_segments.setter
+    def num_segments(self, num_segments: int) -> None:
+        set_segments(self.base_model, num_segments)
+        self._num_segments = num_segments
 
     @property
     def _last_segments(self) -> int:
@@ -282,17 +297,9 @@ class TSN(nn.Module):
         return train_augmentation(self.input_size, self.modality, flip)
 
 
-def tsn_arguments(options: ModelOptions) -> dict[str, Any]:
-    """The arguments of TSN that a checkpoint's options record."""
-    arguments = options.to_dict()
-    for name in ("dataset", "dense_sample", "image_tmpl", "class_names", "flip"):  # the data pipeline's
-        del arguments[name]
-    return {"base_model": arguments.pop("arch"), **arguments}
-
-
 def build_model(options: ModelOptions, *, num_class: int | None = None, **changes: Any) -> TSN:
     """The TSN that a checkpoint's options describe, with random weights; `changes`: TSN's arguments that differ."""
-    arguments = {**tsn_arguments(options), "pretrain": "none", "print_spec": False, **changes}
+    arguments = {**options.tsn_arguments(), "pretrain": "none", "print_spec": False, **changes}
     arguments["num_class"] = options.num_class if num_class is None else num_class
     if arguments["num_class"] is None:
         raise InputError(f"the number of classes of data set {options.dataset} is not recorded: give --num_class")

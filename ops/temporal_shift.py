@@ -243,8 +243,20 @@ def _blocks(stage: nn.Module) -> nn.Sequential:
 
 
 def _set_pooled_segments(net: nn.Module, n_segment: int) -> None:
-    """Set the shifts and non-local blocks in stages 2-4 to the number of segments left after the pooling."""
+    """Set what lies in stages 2-4 to the number of segments left after the pooling."""
     for stage in STAGES[1:]:
         for module in getattr(net, stage).modules():
             if hasattr(module, "n_segment") and not isinstance(module, TemporalPool):
                 module.n_segment = pooled_segments(n_segment)
+
+
+def set_segments(net: nn.Module, n_segment: int) -> None:
+    """Set everything in a network that counts frames (shifts, pooling, non-local blocks) to clips of another length."""
+    _check_counts(n_segment, 1)
+    for module in net.modules():
+        if hasattr(module, "n_segment"):
+            module.n_segment = n_segment
+    if isinstance(net, BNInception):
+        net.block_shifts = [shift and partial(shift, n_segment=n_segment) for shift in net.block_shifts]
+    elif isinstance(getattr(net, "layer2", None), TemporalPool):
+        _set_pooled_segments(net, n_segment)

@@ -211,6 +211,35 @@ def test_identity_consensus_keeps_the_frames_scores():
         torch.testing.assert_close(model(clip), model.frame_scores(clip))
 
 
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("resnet18", {"temporal_pool": True, "non_local": True}),
+        ("resnet18", {"shift_place": "block", "non_local": True}),
+        ("resnet18", {"is_shift": False, "temporal_pool": True}),
+        ("mobilenetv2", {}),
+        ("BNInception", {"shift_place": "block"}),
+    ],
+)
+def test_num_segments_can_be_changed(arch, options):
+    options = {"is_shift": True, **options}
+    model, other = (make_tsn(arch, num_segments=n, **options) for n in (8, 3))
+    other.load_state_dict(settle(model).state_dict())
+    other.eval()
+    clips = {n: torch.randn(2, n, 3, 64, 64) for n in (8, 3)}
+    with torch.no_grad():
+        before = model(clips[8])
+        model.num_segments = 3
+        assert torch.equal(model(clips[3]), other(clips[3]))
+        with pytest.raises(InputError, match="3 segments"):
+            model(clips[8])
+        model.num_segments = 8
+        assert torch.equal(model(clips[8]), before)
+    with pytest.raises(InputError, match="1 or more, got 0"):
+        model.num_segments = 0
+    assert model.num_segments == 8
+
+
 def test_rgbdiff_takes_differences_of_consecutive_frames():
     torch.manual_seed(0)
     model = settle(make_tsn(modality="RGBDiff", new_length=3, num_segments=2))

@@ -74,6 +74,13 @@ class ModelOptions:
         """Plain data, for a checkpoint or JSON."""
         return dataclasses.asdict(self)
 
+    def tsn_arguments(self) -> dict[str, Any]:
+        """The arguments of `ops.models.TSN` among them."""
+        arguments = self.to_dict()
+        for name in ("dataset", "dense_sample", "image_tmpl", "class_names", "flip"):  # the data pipeline's
+            del arguments[name]
+        return {"base_model": arguments.pop("arch"), **arguments}
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelOptions:
         """Rebuild from plain data. Options that are not known are ignored, those missing get their default.
