@@ -169,12 +169,13 @@ def can_move(x: Tensor) -> bool:
 
 
 def is_eager(x: Tensor) -> bool:
-    """Whether operations on `x` run at once, and nothing traces, transforms or replaces them."""
+    """Whether operations on `x` run at once, and nothing traces, transforms, batches or replaces them."""
     return (
         type(x) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
+        and not torch._C._functorch.is_legacy_batchedtensor(x)  # is_grads_batched, jacobian(vectorize=True)
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
     )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
+from ops.network import shift_conv
 from ops.temporal_shift import TemporalShift
 from tests.network.test_shift_ops import FORMATS, loop_shift, make_input, same_bits
 
@@ -139,16 +144,6 @@ def test_gradient_checkpointing(reentrant: bool) -> None:
         assert torch.equal(a, b)
 
 
-def test_backward_reads_what_saved_tensor_hooks_give_back() -> None:
-    conv = nn.Conv2d(16, 8, 1)
-    x = torch.randn(8, 16, 5, 5, requires_grad=True)
-    expected = torch.autograd.grad(TemporalShift(conv, 4, 8, False)(x).sum(), conv.weight)[0]
-    for unpack in (torch.clone, lambda t: torch.stack((t, t), -1)[..., 0]):  # dense, and not dense
-        with torch.autograd.graph.saved_tensors_hooks(torch.clone, unpack):
-            out = TemporalShift(conv, 4, inplace=True)(x)
-        torch.testing.assert_close(torch.autograd.grad(out.sum(), conv.weight)[0], expected)
-
-
 def test_a_gradient_that_is_the_input_itself() -> None:
     conv = nn.Conv2d(16, 16, 1)
     x = torch.randn(8, 16, 5, 5, requires_grad=True)
@@ -165,3 +160,138 @@ def test_an_input_changed_before_backward_is_an_error_as_with_a_convolution() ->
     x.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
+
+
+# --- derivatives of every kind ----------------------------------------------------------------------------------------
+
+
+def double_conv() -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(8, 3, 3, padding=1).double()
+
+
+def by_loop(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    """What TemporalShift(conv, 3, 4) computes, from plain operations."""
+    return lambda x: F.conv2d(loop_shift(x, 3, 4), conv.weight, conv.bias, padding=1)
+
+
+@pytest.mark.parametrize("frozen", (False, True))
+def test_first_and_second_derivatives_are_those_of_finite_differences(frozen: bool) -> None:
+    conv = double_conv().requires_grad_(not frozen)
+    shifted = TemporalShift(conv, 3, 4, inplace=True)
+    x = torch.randn(3, 8, 2, 2, dtype=torch.float64, requires_grad=True)
+
+    def function(x: Tensor, *parameters: Tensor) -> Tensor:
+        return shifted(x.sin())
+
+    inputs = (x, *(() if frozen else conv.parameters()))
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+def test_hessians_equal_those_of_plain_operations() -> None:
+    conv = double_conv()
+    shifted, plain = TemporalShift(conv, 3, 4, inplace=True), by_loop(conv)
+    x, direction = torch.randn(2, 3, 8, 2, 2, dtype=torch.float64)
+
+    def loss(net: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: net(x.sin()).pow(3).sum()
+
+    functional = torch.autograd.functional
+    expected = torch.func.hessian(loss(plain))(x)
+    torch.testing.assert_close(torch.func.hessian(loss(shifted))(x), expected)
+    for vectorize in (False, True):
+        torch.testing.assert_close(functional.hessian(loss(shifted), x, vectorize=vectorize), expected)
+    product = torch.einsum("abcdefgh,efgh->abcd", expected, direction)
+    for way in (functional.hvp, functional.vhp):
+        torch.testing.assert_close(way(loss(shifted), x, direction)[1], product)
+
+
+@pytest.mark.parametrize("inplace", (False, True))
+def test_jacobians_and_batched_gradients_equal_those_of_plain_operations(inplace: bool) -> None:
+    conv = double_conv()
+    shifted, plain = TemporalShift(conv, 3, 4, inplace), by_loop(conv)
+    x = torch.randn(6, 8, 2, 2, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.functional.jacobian(plain, x)
+    for options in ({}, {"vectorize": True}, {"vectorize": True, "strategy": "forward-mode"}):
+        torch.testing.assert_close(torch.autograd.functional.jacobian(shifted, x, **options), expected)
+    for memory_format in FORMATS:
+        grads = torch.randn(5, 6, 3, 2, 2, dtype=torch.float64)
+        activation = x.to(memory_format=memory_format) * 1
+        batched = torch.autograd.grad(shifted(activation), (x, *conv.parameters()), grads, is_grads_batched=True)
+        for index, grad in enumerate(grads):
+            single = torch.autograd.grad(plain(x), (x, *conv.parameters()), grad)
+            for a, b in zip(single, batched, strict=True):
+                torch.testing.assert_close(b[index], a)
+
+
+def test_a_dispatch_mode_in_backward_sees_what_is_computed() -> None:
+    conv = nn.Conv2d(8, 4, 1, bias=False)
+    out = TemporalShift(conv, 3, 4, inplace=True)(torch.randn(3, 8, 2, 2, requires_grad=True))
+    with FlopCounterMode(display=False) as flops:
+        out.sum().backward()
+    assert flops.get_total_flops() == 2 * (2 * 8 * 4 * 3 * 2 * 2)  # gradients of input and weight
+
+
+# --- memory that is not the network's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("the content of the input was moved")
+
+    monkeypatch.setattr(shift_conv, "Moved", refuse)
+
+
+def test_read_only_memory_is_left_alone(tmp_path: Path, no_moves: None) -> None:
+    values = np.random.default_rng(0).standard_normal((8, 16, 3, 3), dtype=np.float32)
+    values.tofile(tmp_path / "activations")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "the NumPy array is not writable"
+        x = torch.from_numpy(np.memmap(tmp_path / "activations", np.float32, "r", shape=values.shape))
+    conv = nn.Conv2d(16, 4, 1)
+    expected = conv(loop_shift(torch.from_numpy(values), 4, 8))
+    with torch.no_grad():
+        assert torch.equal(TemporalShift(conv, 4, inplace=True)(x), expected)
+    assert torch.equal(TemporalShift(conv, 4, inplace=True)(x), expected)
+
+
+def test_inference_tensors_outside_of_inference_mode_are_left_alone(no_moves: None) -> None:
+    conv = nn.Conv2d(16, 4, 1)
+    with torch.inference_mode():
+        x = torch.randn(8, 16, 3, 3)
+    expected = conv(loop_shift(x, 4, 8))
+    out = TemporalShift(conv, 4, inplace=True)(x)
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    with torch.no_grad():
+        assert torch.equal(TemporalShift(conv, 4, inplace=True)(x), expected)
+
+
+HOOKS = {
+    "offloading": torch.autograd.graph.save_on_cpu,
+    "copying": lambda: torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone),
+    "not dense": lambda: torch.autograd.graph.saved_tensors_hooks(
+        torch.clone, lambda t: torch.stack((t, t), -1)[..., 0]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_tensors_that_saved_tensor_hooks_may_be_copying_are_left_alone(name: str, no_moves: None) -> None:
+    conv = nn.Conv2d(16, 8, 1)
+    x = torch.randn(8, 16, 5, 5, requires_grad=True)
+    expected = torch.autograd.grad(conv(loop_shift(x.relu(), 4, 8)).sum(), (x, conv.weight))
+    with HOOKS[name]():
+        out = TemporalShift(conv, 4, inplace=True)(x.relu())
+        with torch.no_grad():
+            TemporalShift(conv, 4, inplace=True)(x)
+    for a, b in zip(expected, torch.autograd.grad(out.sum(), (x, conv.weight)), strict=True):
+        torch.testing.assert_close(b, a)
+
+
+def test_the_module_alone_is_out_of_place_as_published(no_moves: None) -> None:
+    conv = nn.Conv2d(16, 8, 1)
+    x = torch.randn(8, 16, 5, 5)
+    assert torch.equal(TemporalShift(conv, 4)(x), conv(loop_shift(x, 4, 8)))
