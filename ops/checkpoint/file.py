@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Checkpoint:
-    """A loaded file. `options` raises InputError where neither file nor name has them; `dataset` is None then."""
+    """A loaded file. `options` raises InputError where neither file nor name has any; `dataset` is None then."""
 
     path: Path
     state_dict: dict[str, Tensor]
@@ -43,7 +43,7 @@ class Checkpoint:
 
     @property
     def options(self) -> ModelOptions:
-        """Options that rebuild the network: the file's own, else those of its name."""
+        """Options that rebuild the network: the file's own, else those of its name or its folder's."""
         if self.known_options is None:
             return options_from_name(self.path)  # raises, and says what would help
         return self.known_options
@@ -163,7 +163,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _find_options(checkpoint: Checkpoint, recorded: Any) -> ModelOptions | None:
-    """Options of the file or its name, completed from the weights and checked against them."""
+    """Options of the file, its name or its folder, completed from the weights and checked against them."""
     path = checkpoint.path
     try:
         if recorded is not None:
@@ -176,7 +176,7 @@ def _find_options(checkpoint: Checkpoint, recorded: Any) -> ModelOptions | None:
         if recorded is None:
             return None
         raise InputError(f"{path}: {error}") from error
-    source = "its options say" if recorded is not None else "its name says"
+    source = "its options say" if recorded is not None else "its name (or folder) says"
     if checkpoint.num_class not in (None, options.num_class):
         raise InputError(
             f"{path}: {source} {counted(options.num_class, 'class', 'classes')}, "

@@ -1,6 +1,7 @@
-"""The options that rebuild a checkpoint's network and data pipeline, and its file name, which holds most of them.
+"""The options that rebuild a checkpoint's network and data pipeline, and its run's name, which holds most of them.
 
-Published checkpoints carry these options in their file name only; ours carry them inside as well.
+Published checkpoints carry these options in their name only, the file's or, as training writes it, the folder's
+(`checkpoint/TSM_.../ckpt.best.pth.tar`); ours carry them inside as well.
 """
 
 from __future__ import annotations
@@ -140,20 +141,22 @@ def _stem(path: str | Path) -> str:
 
 
 def options_from_name(path: str | Path) -> ModelOptions:
-    """Read a published file name; folders are never looked at. The number of classes is not part of a name.
+    """Read the published name of a file or, where it has another, of the folder it lies in.
+
+    The number of classes is not part of a name.
 
     Raises:
-        InputError: the name does not have the published form.
+        InputError: neither name has the published form.
     """
     stem = _stem(path)
     if stem == _STREAMING_NAME:
         return ModelOptions(
             "jester", arch="mobilenetv2", num_class=27, is_shift=True, online=True, flip=False, dropout=0.0
         )
-    match = _NAME.fullmatch(stem)
+    match = _NAME.fullmatch(stem) or _NAME.fullmatch(Path(path).absolute().parent.name)
     if match is None:
         raise InputError(
-            f"{path}: the file holds no options, and neither does its name; rename it to its published form, "
+            f"{path}: the file holds no options, nor does its name or its folder's; rename it to its published form, "
             "such as TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e50.pth"
         )
     flags = _FLAGS.fullmatch(match["flags"] or "")

@@ -82,7 +82,7 @@ def test_streaming_file_is_known_by_its_name() -> None:
     "name",
     [
         "ckpt.best.pth.tar",
-        "TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e50/ckpt.best.pth.tar",
+        "TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e50/other/ckpt.best.pth.tar",
         "TSM_kinetics_RGB_resnet50_shift8_avg_segment8",
         "TSM_kinetics_Depth_resnet50_avg_segment8_e50.pth",
         "tsm_kinetics_RGB_resnet50_avg_segment8_e50.pth",
@@ -134,6 +134,19 @@ def test_bad_options_are_named(name: str, value: object) -> None:
         ModelOptions.from_dict({"dataset": "a", name: value})
 
 
-def test_names_of_folders_are_never_looked_at() -> None:
+def test_published_training_output_is_known_by_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for options, rest, name in NAMES:
+        folder = tmp_path / store_name(options, epochs=50, **rest)
+        assert folder.name == name
+        for file in ("ckpt.best.pth.tar", "ckpt.pth.tar"):
+            assert options_from_name(folder / file) == options
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert options_from_name("ckpt.best.pth.tar") == options
+
+
+def test_the_files_own_name_comes_before_its_folders() -> None:
     inside = Path("TSM_something_RGB_resnet50_avg_segment8_e45") / "TSM_a_Flow_resnet18_avg_segment4_e1.pth"
     assert options_from_name(inside) == ModelOptions(dataset="a", modality="Flow", arch="resnet18", num_segments=4)
+    streaming = Path("TSM_something_RGB_resnet50_avg_segment8_e45") / "mobilenetv2_jester_online.pth.tar"
+    assert options_from_name(streaming).dataset == "jester"

@@ -193,7 +193,11 @@ def test_options_in_the_file_rule_and_the_name_helps_where_there_are_none(tmp_pa
     assert load_checkpoint(ours).options == TSM_OPTIONS
     folder = tmp_path / "TSM_kinetics_RGB_resnet18_shift8_blockres_avg_segment8_e50"
     folder.mkdir()
-    renamed = load_checkpoint(_save(folder / "ckpt.best.pth.tar", weights))
+    for path in (folder / "ckpt.best.pth.tar", folder / "ckpt_best.pth"):
+        found = load_checkpoint(_save(path, weights)).options
+        assert (found.dataset, found.num_segments, found.num_class) == ("kinetics", 8, 5)
+        assert load_checkpoint(_save(path, weights, TSM_OPTIONS)).options == TSM_OPTIONS
+    renamed = load_checkpoint(_save(tmp_path / "ckpt.best.pth.tar", weights))
     assert renamed.dataset is None
     with pytest.raises(InputError, match=r"ckpt\.best\.pth\.tar: the file holds no options.*rename it"):
         _ = renamed.options
@@ -203,7 +207,7 @@ def test_options_in_the_file_rule_and_the_name_helps_where_there_are_none(tmp_pa
 
 def test_name_without_shift_on_shifted_weights_is_refused(tmp_path: Path) -> None:
     path = _save(tmp_path / "TSM_jester_RGB_resnet18_avg_segment4_e2.pth", _as_published(_net().state_dict()))
-    with pytest.raises(InputError, match="its name says a network without temporal shift"):
+    with pytest.raises(InputError, match=r"its name \(or folder\) says a network without temporal shift"):
         load_checkpoint(path)
 
 
