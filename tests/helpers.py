@@ -54,6 +54,16 @@ def make_frame_folder(
     return frames
 
 
+def make_packed_flow(frames: Path, flow: Path) -> None:
+    """Copy the frame folders below `frames` to `flow`, as packed flow: red as x, green as y, blue empty."""
+    for path in frames.rglob("img_*"):
+        picture = np.array(Image.open(path))
+        picture[..., 2] = 0
+        target = flow / path.relative_to(frames)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(target, quality=95)
+
+
 def make_list(path: Path, lines: Sequence[tuple[str, int, int]]) -> Path:
     """Write a list of (path, num_frames, label)."""
     path.parent.mkdir(parents=True, exist_ok=True)

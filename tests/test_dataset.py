@@ -12,7 +12,7 @@ from ops.common.errors import InputError
 from ops.data import sampling
 from ops.dataset import TSNDataSet, VideoRecord, check_record, find_video_file, load_clip, quick_check, read_list
 from ops.transforms import ClipTransform
-from tests.helpers import make_frame_folder, make_frames, make_list, make_video
+from tests.helpers import make_frame_folder, make_frames, make_list, make_packed_flow, make_video
 
 TMPL = "img_{:05d}.png"  # lossless, so that values can be compared
 FLOW_TMPL = "flow_{}_{:05d}.png"
@@ -177,12 +177,16 @@ def test_validation_does_not_change_with_the_epoch(data):
     assert all(torch.equal(videos[(0, epoch)][0], expected) for epoch in range(3))
 
 
-def test_flow_clip_interleaves_x_and_y(data):
-    for tmpl in (FLOW_TMPL, TMPL):  # a file an axis; packed as (x, y, 0)
-        clip, _ = dataset(data, modality="Flow", new_length=5, image_tmpl=tmpl, test_mode=True)[0]
+def test_flow_clip_interleaves_x_and_y(data, tmp_path):
+    root, list_file, frames = data
+    packed = tmp_path / "packed"
+    make_packed_flow(root, packed)
+    for folder, tmpl in ((root, FLOW_TMPL), (packed, TMPL)):  # a file an axis; packed as (x, y, 0)
+        videos = dataset((folder, list_file, frames), modality="Flow", new_length=5, image_tmpl=tmpl, test_mode=True)
+        clip, _ = videos[0]
         assert clip.shape == (4 * 5, 2, 30, 40)
         stacks = [s + j for s in sampling.test_indices(12, 4, 5) for j in range(5)]
-        assert torch.equal(clip, planes(data[2][0][..., :2], stacks))
+        assert torch.equal(clip, planes(frames[0][..., :2], stacks))
 
 
 def test_flow_stack_repeats_the_last_frame(data):

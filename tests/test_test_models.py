@@ -21,7 +21,15 @@ from ops.data.sampling import test_indices as sample_test
 from ops.evaluation.net import PROTOCOLS, Runtime, Views, choose_views, pass_size
 from ops.evaluation.scores import Scores
 from ops.models import build_model
-from tests.helpers import PROJECT, make_frame_folder, make_kinetics_tree, make_list, make_video, run_cli
+from tests.helpers import (
+    PROJECT,
+    make_frame_folder,
+    make_kinetics_tree,
+    make_list,
+    make_packed_flow,
+    make_video,
+    run_cli,
+)
 from tests.network.test_runtime import randomize_batchnorm
 
 NUM_VIDEOS, NUM_FRAMES, NUM_CLASSES = 4, 20, 3
@@ -207,7 +215,7 @@ def test_an_ensemble_is_the_mean_of_weighted_scores(tree, tsm, tsn, expected, tm
 def test_two_streams_from_one_command(tree, tsm, expected, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(tree, root)
-    shutil.copytree(root / "kinetics" / "images", root / "kinetics" / "flow")  # packed flow: (x, y, 0) images
+    make_packed_flow(root / "kinetics" / "images", root / "kinetics" / "flow")
     lists = root / "kinetics" / "labels"
     shutil.copy(lists / "val_videofolder.txt", lists / "val_videofolder_flow.txt")
     flow = write_checkpoint(tmp_path / "flow.pth.tar", seed=2, modality="Flow", is_shift=True)
@@ -216,6 +224,8 @@ def test_two_streams_from_one_command(tree, tsm, expected, tmp_path):
     parts = [evaluate(root, w, tmp_path, *one, segments=s).scores for w, s in ((flow, "4"), (diff, "2"))]
     fused = evaluate(root, f"{tsm},{flow},{diff}", tmp_path, *one, segments="4,4,2")
     np.testing.assert_allclose(fused.scores, (expected.scores[:1] + sum(parts)) / 3, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="not packed flow"):  # one folder for both
+        evaluate(root, f"{tsm},{flow}", tmp_path, *one, "--root_path", str(root / "kinetics" / "images"), segments="4")
 
 
 def test_a_file_name_may_hold_a_comma(tree, tsm, expected, tmp_path):

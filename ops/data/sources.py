@@ -22,6 +22,8 @@ from ops.data.images import check_backend, read_image, read_tensor
 
 IO_KINDS = ("frames", "video")
 DEFAULT_TMPL = "img_{:05d}.jpg"
+# Mean of packed flow's third channel. JPEG leaves up to 3 of it in real flow and 21 in pure noise; pictures have 90.
+MAX_PACKED_BLUE = 24
 
 # One decoded frame. torchvision: uint8 (C, H, W), C = 3 or, for flow, 2 (x, y). pillow: an RGB image, or for flow a
 # pair of L images.
@@ -135,12 +137,23 @@ class FrameFolder:
             return read(paths[0])
         if len(paths) == 1:
             packed = read(paths[0])  # (x, y, 0)
-            return packed.split()[:2] if self.is_pillow else packed[:2]
+            channels = packed.split() if self.is_pillow else packed
+            _check_packed(paths[0], channels[2])
+            return channels[:2]
         x, y = (read(path, "L") for path in paths)
         if image_size([x]) != image_size([y]):
             raise InputError(f"{paths[1]}: {image_size([y])} pixels, but its x file has {image_size([x])}")
         # Tensors: (2, H, W), channels-last as every frame.
         return (x, y) if self.is_pillow else torch.stack((x[0], y[0]), dim=2).permute(2, 0, 1)
+
+
+def _check_packed(path: str, blue: Image.Image | Tensor) -> None:
+    """Refuse a picture that is no packed flow: a network would read its red and green as motion, without an error."""
+    if np.asarray(blue)[::8, ::8].mean() > MAX_PACKED_BLUE:
+        raise InputError(
+            f"{path}: not packed flow (x and y as red and green, blue empty) but some other picture: give the folder "
+            "of the flow (--root_path; an ensemble takes one for each net) or its file names (--image_tmpl)"
+        )
 
 
 class VideoFile:

@@ -18,7 +18,7 @@ from ops.common.errors import InputError
 from ops.data import ffmpeg, images
 from ops.data.images import jpeg_shape
 from ops.data.sources import FrameFolder, VideoFile, decoded_frames, num_template_fields
-from tests.helpers import make_frame_folder, make_frames
+from tests.helpers import make_frame_folder, make_frames, make_packed_flow
 
 BACKENDS = ("torchvision", "pillow")
 
@@ -67,12 +67,31 @@ def test_flow_in_a_file_a_channel(tmp_path: Path, backend: str, tmpl: str, folde
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_packed_flow_is_red_and_green(tmp_path: Path, backend: str) -> None:
-    make_frame_folder(tmp_path, 2, tmpl="img_{:05d}.jpg")
-    frame = FrameFolder(tmp_path, "img_{:05d}.jpg", "Flow", backend).read([1])[0]
-    expected = np.asarray(Image.open(tmp_path / "img_00002.jpg").convert("RGB"))[:, :, :2]
+    make_frame_folder(tmp_path / "rgb", 2)
+    make_packed_flow(tmp_path / "rgb", tmp_path / "flow")
+    frame = FrameFolder(tmp_path / "flow", "img_{:05d}.jpg", "Flow", backend).read([1])[0]
+    expected = np.asarray(Image.open(tmp_path / "flow" / "img_00002.jpg").convert("RGB"))[:, :, :2]
     assert np.array_equal(as_array(frame), expected)
     if backend == "pillow":
         assert [image.mode for image in frame] == ["L", "L"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_other_pictures_are_no_packed_flow(tmp_path: Path, backend: str) -> None:
+    make_frame_folder(tmp_path, 1)  # a video's own frames
+    Image.fromarray(np.full((30, 40), 128, np.uint8)).save(tmp_path / "img_00002.jpg")  # one axis, gray: no motion
+    Image.fromarray(np.full((30, 40, 3), 255, np.uint8)).save(tmp_path / "img_00003.jpg")  # a colour wheel's: no motion
+    for index in range(3):
+        with pytest.raises(InputError, match=rf"img_0000{index + 1}\.jpg: not packed flow .*blue empty.*--root_path"):
+            FrameFolder(tmp_path, "img_{:05d}.jpg", "Flow", backend).read([index])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_packed_flow_may_be_compressed_strongly(tmp_path: Path, backend: str) -> None:
+    noise = np.random.RandomState(0).randint(0, 256, (240, 320, 3), dtype=np.uint8)  # no flow is harder to compress
+    noise[..., 2] = 0
+    Image.fromarray(noise).save(tmp_path / "img_00001.jpg", quality=50, subsampling=2)
+    assert len(FrameFolder(tmp_path, "img_{:05d}.jpg", "Flow", backend).read([0])) == 1
 
 
 @pytest.mark.parametrize("tmpl, fields", [("{:05d}.jpg", 1), ("flow_{}_{:05d}.jpg", 2), ("{:06d}-{}_{:05d}.jpg", 3)])
