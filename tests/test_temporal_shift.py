@@ -16,7 +16,6 @@ from archs.mobilenet_v2 import MobileNetV2
 from benchmarks.step import saved_storages
 from ops import temporal_shift
 from ops.common.errors import InputError
-from ops.models import TSN
 from ops.temporal_shift import TemporalShift, make_temporal_pool, make_temporal_shift
 from tests.network.test_shift_ops import FORMATS, loop_shift
 
@@ -87,40 +86,6 @@ def test_whole_network_in_place_equals_plain_and_saves_what_2d_saves(name, memor
 def test_whole_network_in_place_equals_plain_with_two_threads(name, memory_format, threads) -> None:
     threads(2)
     assert_equal_training(*make_pair(name, memory_format), torch.randn(4, 3, 32, 32).to(memory_format=memory_format))
-
-
-def gradient_penalty(net: nn.Module, clip: Tensor) -> list[Tensor]:
-    """Gradients of WGAN-GP's penalty (arXiv:1704.00028, eq. 3), through the gradient of the scores."""
-    clip = clip.clone().requires_grad_()
-    grad = torch.autograd.grad(net(clip).sum(), clip, create_graph=True)[0]
-    (grad.flatten(1).norm(dim=1) - 1).square().mean().backward()
-    return [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-
-
-def hessian_vector_product(net: nn.Module, clip: Tensor) -> list[Tensor]:
-    """H v for the loss and the parameters, v being the parameters themselves."""
-    parameters = list(net.parameters())
-    grads = torch.autograd.grad(net(clip).square().sum(), parameters, create_graph=True)
-    product = sum((grad * parameter.detach()).sum() for grad, parameter in zip(grads, parameters, strict=True))
-    return list(torch.autograd.grad(product, parameters))
-
-
-@pytest.mark.parametrize(
-    ("arch", "derivative"), [("resnet18", gradient_penalty), ("mobilenetv2", hessian_vector_product)]
-)
-def test_second_derivatives_of_a_network_equal_those_of_the_plain_shift(arch: str, derivative: Callable) -> None:
-    results = []
-    clip = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
-    for inplace in (False, True):
-        torch.manual_seed(0)
-        options = {"is_shift": True, "dropout": 0, "pretrain": "none", "partial_bn": False, "print_spec": False}
-        net = TSN(2, 3, "RGB", arch, **options, inplace_shift=inplace).double()
-        nn.init.normal_(net.classifier.weight)
-        results.append(derivative(net, clip))
-    assert len(results[0]) > 50
-    for plain, inplace in zip(*results, strict=True):
-        assert plain.norm() > 0 or plain.dim() == 1  # a bias before a batch norm has no gradient
-        torch.testing.assert_close(inplace, plain)
 
 
 @pytest.mark.parametrize("name", NETS)

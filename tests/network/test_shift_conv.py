@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
 from ops.network import shift_conv
 from ops.temporal_shift import TemporalShift
@@ -160,77 +159,6 @@ def test_an_input_changed_before_backward_is_an_error_as_with_a_convolution() ->
     x.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
-
-
-# --- derivatives of every kind ----------------------------------------------------------------------------------------
-
-
-def double_conv() -> nn.Conv2d:
-    torch.manual_seed(0)
-    return nn.Conv2d(8, 3, 3, padding=1).double()
-
-
-def by_loop(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
-    """What TemporalShift(conv, 3, 4) computes, from plain operations."""
-    return lambda x: F.conv2d(loop_shift(x, 3, 4), conv.weight, conv.bias, padding=1)
-
-
-@pytest.mark.parametrize("frozen", (False, True))
-def test_first_and_second_derivatives_are_those_of_finite_differences(frozen: bool) -> None:
-    conv = double_conv().requires_grad_(not frozen)
-    shifted = TemporalShift(conv, 3, 4, inplace=True)
-    x = torch.randn(3, 8, 2, 2, dtype=torch.float64, requires_grad=True)
-
-    def function(x: Tensor, *parameters: Tensor) -> Tensor:
-        return shifted(x.sin())
-
-    inputs = (x, *(() if frozen else conv.parameters()))
-    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
-    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
-
-
-def test_hessians_equal_those_of_plain_operations() -> None:
-    conv = double_conv()
-    shifted, plain = TemporalShift(conv, 3, 4, inplace=True), by_loop(conv)
-    x, direction = torch.randn(2, 3, 8, 2, 2, dtype=torch.float64)
-
-    def loss(net: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda x: net(x.sin()).pow(3).sum()
-
-    functional = torch.autograd.functional
-    expected = torch.func.hessian(loss(plain))(x)
-    torch.testing.assert_close(torch.func.hessian(loss(shifted))(x), expected)
-    for vectorize in (False, True):
-        torch.testing.assert_close(functional.hessian(loss(shifted), x, vectorize=vectorize), expected)
-    product = torch.einsum("abcdefgh,efgh->abcd", expected, direction)
-    for way in (functional.hvp, functional.vhp):
-        torch.testing.assert_close(way(loss(shifted), x, direction)[1], product)
-
-
-@pytest.mark.parametrize("inplace", (False, True))
-def test_jacobians_and_batched_gradients_equal_those_of_plain_operations(inplace: bool) -> None:
-    conv = double_conv()
-    shifted, plain = TemporalShift(conv, 3, 4, inplace), by_loop(conv)
-    x = torch.randn(6, 8, 2, 2, dtype=torch.float64, requires_grad=True)
-    expected = torch.autograd.functional.jacobian(plain, x)
-    for options in ({}, {"vectorize": True}, {"vectorize": True, "strategy": "forward-mode"}):
-        torch.testing.assert_close(torch.autograd.functional.jacobian(shifted, x, **options), expected)
-    for memory_format in FORMATS:
-        grads = torch.randn(5, 6, 3, 2, 2, dtype=torch.float64)
-        activation = x.to(memory_format=memory_format) * 1
-        batched = torch.autograd.grad(shifted(activation), (x, *conv.parameters()), grads, is_grads_batched=True)
-        for index, grad in enumerate(grads):
-            single = torch.autograd.grad(plain(x), (x, *conv.parameters()), grad)
-            for a, b in zip(single, batched, strict=True):
-                torch.testing.assert_close(b[index], a)
-
-
-def test_a_dispatch_mode_in_backward_sees_what_is_computed() -> None:
-    conv = nn.Conv2d(8, 4, 1, bias=False)
-    out = TemporalShift(conv, 3, 4, inplace=True)(torch.randn(3, 8, 2, 2, requires_grad=True))
-    with FlopCounterMode(display=False) as flops:
-        out.sum().backward()
-    assert flops.get_total_flops() == 2 * (2 * 8 * 4 * 3 * 2 * 2)  # gradients of input and weight
 
 
 # --- memory that is not the network's own -----------------------------------------------------------------------------
