@@ -253,7 +253,7 @@ def test_rgbdiff_takes_differences_of_consecutive_frames():
         torch.testing.assert_close(model(frames.reshape(2, 2 * 12, 32, 32)), expected)
 
 
-@pytest.mark.parametrize("shape", [(2, 13, 32, 32), (2, 9, 32, 32), (4, 3, 32, 32), (2, 3, 4, 32, 32), (12, 32, 32)])
+@pytest.mark.parametrize("shape", [(2, 13, 32, 32), (2, 9, 32, 32), (5, 3, 32, 32), (2, 3, 4, 32, 32), (12, 32, 32)])
 def test_an_input_that_does_not_fit_is_refused(shape):
     with pytest.raises(InputError, match=r"4 segments of 3 channels \(RGB\).*\(N, 12, H, W\)"):
         make_tsn(num_segments=4)(torch.zeros(shape))
