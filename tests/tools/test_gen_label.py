@@ -54,11 +54,11 @@ def test_lists_without_videos_are_not_written_and_said(sthv2, tmp_path, capsys):
     assert lines(folder / "val_videofolder.txt") == ["6 3 0"]
     assert not (folder / "test_videofolder.txt").exists()
     err = capsys.readouterr().err
-    assert f"{folder}/test_videofolder.txt: not written, none of 1 video is there" in err
+    assert f"{folder}/test_videofolder.txt: not written, 0 of 1 video" in err
     assert f"videos without a label: 1 of 1: 7; looked in {folder}/frames\n" in err
     (folder / "frames/6").rename(folder / "frames/8")
     assert gen(gen_label_sthv2, folder / "frames", folder, folder) == 1  # a run needs these
-    said = "val_videofolder.txt: not written, none of 1 video is there (the list there is of an earlier run)"
+    said = "val_videofolder.txt: not written, 0 of 1 video (the list there is of an earlier run)"
     assert said in capsys.readouterr().err
     (folder / "frames").rename(folder / "20bn")
     (folder / "frames").mkdir()

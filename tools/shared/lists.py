@@ -143,7 +143,7 @@ def _write_lists(
         else:
             earlier = " (the list there is of an earlier run)" if path.exists() else ""
             named = counted(len(lists[path]), "video")
-            print(escaped(f"{path}: not written, none of {named} is there{earlier}"), file=sys.stderr)
+            print(escaped(f"{path}: not written, 0 of {named}{earlier}"), file=sys.stderr)
             status = status if path.name.startswith("test") else 1
     if missing:
         report_missing(missing, [entry for _, entry in entries], classes, root)
