@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
@@ -90,8 +89,8 @@ def mobilenet_v2(pretrained: bool = True) -> MobileNetV2:
     """A MobileNetV2 of 1000 classes; `pretrained`: with torchvision's IMAGENET1K_V1 weights, downloaded once."""
     net = MobileNetV2()
     if pretrained:
-        url = MobileNet_V2_Weights.IMAGENET1K_V1.url
-        net.load_state_dict(from_torchvision(torch.hub.load_state_dict_from_url(url, map_location="cpu")))
+        weights = MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
+        net.load_state_dict(from_torchvision(weights))
     return net
 
 

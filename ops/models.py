@@ -211,10 +211,9 @@ class TSN(nn.Module):
         """Channels of a segment as `forward` takes it; RGBDiff brings one frame more than it has differences."""
         return clip_channels(self.modality, self.new_length)
 
-    def _frames(self, clip: Tensor, no_reshape: bool) -> Tensor:
-        """Clip as in `forward` -> (N*T, C, H, W), RGBDiff's frames turned into differences unless they are already."""
-        segments = self.num_segments
-        channels = input_channels(self.modality, self.new_length) if no_reshape else self.segment_channels
+    def _frames(self, clip: Tensor) -> Tensor:
+        """Clip as in `forward` -> (N*T, C, H, W), RGBDiff's frames turned into differences."""
+        segments, channels = self.num_segments, self.segment_channels
         layout, of_clips = tuple(clip.shape[1:-2]), ((segments * channels,), (segments, channels))
         if layout not in of_clips and (layout != (channels,) or clip.shape[0] % segments):
             raise InputError(
@@ -223,16 +222,16 @@ class TSN(nn.Module):
             )
         frames = clip.reshape(-1, channels, *clip.shape[-2:])
         # RGBDiff: (N*T, 3 * (L + 1), H, W) -> (N*T, 3 * L, H, W), each frame's change from the one before
-        return frames[:, 3:] - frames[:, :-3] if self.modality == "RGBDiff" and not no_reshape else frames
+        return frames[:, 3:] - frames[:, :-3] if self.modality == "RGBDiff" else frames
 
     def frame_scores(self, clip: Tensor, no_reshape: bool = False) -> Tensor:
         """Scores before the consensus: clip as in `forward` -> (N, T', num_class); T' < T after temporal_pool."""
-        features = self.base_model(self._frames(clip, no_reshape))
+        features = self.base_model(clip if no_reshape else self._frames(clip))
         scores = features if self.new_fc is None else self.new_fc(features)
         return scores.view(-1, self._last_segments, self.num_class)  # (N*T', K) -> (N, T', K)
 
     def forward(self, clip: Tensor, no_reshape: bool = False) -> Tensor:
-        """`no_reshape`: RGBDiff's clip is of differences (C is 3 * new_length), as the backbone takes them."""
+        """`no_reshape`: the clip is (N*T, C, H, W) as the backbone takes it, for RGBDiff of differences."""
         scores = self.frame_scores(clip, no_reshape)
         if not self.before_softmax:
             scores = scores.softmax(dim=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ops.basic_ops import ConsensusModule, SegmentConsensus
+from ops.basic_ops import ConsensusModule, Identity, SegmentConsensus
 from ops.common.errors import InputError
 
 
@@ -24,6 +24,7 @@ def test_avg_shares_its_gradient_equally() -> None:
 def test_identity_keeps_every_segment() -> None:
     scores = torch.randn(2, 4, 3)
     assert torch.equal(ConsensusModule("identity")(scores), scores)
+    assert Identity()(scores) is scores
 
 
 def test_an_unknown_consensus_names_the_choices() -> None:

@@ -7,11 +7,24 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from ops.common.errors import InputError
 from ops.data import sampling
 from ops.dataset import TSNDataSet, VideoRecord, check_record, find_video_file, load_clip, quick_check, read_list
-from ops.transforms import ClipTransform
+from ops.network.backbones import backbone_row
+from ops.transforms import (
+    ClipNormalize,
+    ClipTransform,
+    GroupCenterCrop,
+    GroupFullResSample,
+    GroupNormalize,
+    GroupOverSample,
+    GroupScale,
+    Stack,
+    ToTorchFormatTensor,
+)
+from ops.transforms import test_transform as make_test_transform
 from tests.helpers import make_frame_folder, make_frames, make_list, make_packed_flow, make_video
 
 TMPL = "img_{:05d}.png"  # lossless, so that values can be compared
@@ -253,6 +266,48 @@ def test_transform_sees_the_rng_after_the_sampling_draws(data):
     rng = np.random.RandomState([1, 2, 1])
     sampling.train_indices(5, 4, rng=rng)
     assert drawn == [rng.randint(1 << 30)]
+
+
+def test_any_other_transform_gets_pillow_images_in_clip_order(data):
+    options = {"test_mode": True, "twice_sample": True}
+    images, label = dataset(data, transform=lambda images: images, **options)[1]
+    indices = sampling.test_indices(5, 4, twice=True)
+    assert label == 0
+    assert [image.mode for image in images] == ["RGB"] * 8
+    assert all(np.array_equal(image, data[2][1][i]) for image, i in zip(images, indices, strict=True))
+
+    flow = {"modality": "Flow", "new_length": 5, "image_tmpl": FLOW_TMPL, "random_shift": False}
+    images, _ = dataset(data, transform=tuple, **flow)[0]
+    stacks = [s + j for s in sampling.val_indices(12, 4, 5) for j in range(5)]
+    expected = [data[2][0][i, :, :, axis] for i in stacks for axis in (0, 1)]  # x, y, x, y
+    assert [image.mode for image in images] == ["L"] * 40
+    assert all(np.array_equal(image, plane) for image, plane in zip(images, expected, strict=True))
+
+
+def test_what_only_our_transforms_do_is_refused_to_others(data):
+    for options in ({"image_backend": "torchvision"}, {"modality": "Flow", "reverse": True}):
+        with pytest.raises(InputError, match=r"only an ops\.transforms\.ClipTransform"):
+            dataset(data, transform=list, **options)
+
+
+@pytest.mark.parametrize(("modality", "arch"), [("RGB", "resnet18"), ("RGB", "BNInception"), ("Flow", "BNInception")])
+@pytest.mark.parametrize("num_crops", [1, 3, 10])
+def test_the_published_pipeline_gives_our_own_values(data, modality, arch, num_crops):
+    row, pair = backbone_row(arch).normalization(modality), {"test_mode": True, "modality": modality}
+    if modality == "Flow":
+        pair |= {"new_length": 5, "image_tmpl": FLOW_TMPL}
+    crops = {
+        1: [GroupScale(20), GroupCenterCrop(16)],
+        3: [GroupFullResSample(16, 20, flip=False)],
+        10: [GroupOverSample(16, 20)],
+    }[num_crops]
+    published = [*crops, Stack(roll=row["bgr"]), ToTorchFormatTensor(div=row["div255"])]
+    published = torchvision.transforms.Compose([*published, GroupNormalize(row["mean"], row["std"])])
+    theirs, _ = dataset(data, transform=published, **pair)[0]
+    clip, _ = dataset(data, transform=make_test_transform(16, 20, num_crops), image_backend="pillow", **pair)[0]
+    ours = ClipNormalize(**row)(clip[None])[0]
+    assert ours.shape == theirs.shape == (num_crops * 4 * (10 if modality == "Flow" else 3), 16, 16)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
 
 
 def test_hostile_names_are_only_names(tmp_path):

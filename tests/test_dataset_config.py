@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.common.errors import InputError
-from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset
+from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset, return_dataset
 
 # name, modality, classes, frames, validation list (split 2 where there are splits), template, flip
 S1, S2 = "something/v1/20bn-something-something-v1", "something/v2/20bn-something-something-v2"
@@ -40,6 +40,19 @@ def test_published_layouts(name, modality, classes, frames, val_list, tmpl, flip
     assert paths.val_list == Path("/data") / val_list
     assert paths.train_list == Path("/data") / val_list.replace("val_", "train_")
     assert (paths.image_tmpl, paths.flip) == (tmpl, flip)
+
+
+@pytest.mark.parametrize(("name", "modality", "classes", "frames", "val_list", "tmpl", "flip"), LAYOUTS)
+def test_the_published_look_up(name, modality, classes, frames, val_list, tmpl, flip, monkeypatch):
+    monkeypatch.setenv("TSM_DATA_ROOT", "/data")
+    val_list = f"/data/{val_list.replace('split_2', 'split_1')}"
+    train_list = val_list.replace("val_", "train_")
+    assert return_dataset(name, modality) == (classes, train_list, val_list, f"/data/{frames}", tmpl)
+
+
+def test_the_published_look_up_names_the_data_sets():
+    with pytest.raises(InputError, match=r"'mine': choose one of kinetics, something"):
+        return_dataset("mine", "RGB")
 
 
 def test_rgbdiff_reads_the_rgb_frames():

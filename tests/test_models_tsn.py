@@ -17,7 +17,7 @@ from ops.common.errors import InputError
 from ops.models import TSN, build_model
 from ops.network.backbones import BACKBONES
 from ops.non_local import NL3DWrapper
-from ops.temporal_shift import TemporalPool, TemporalShift
+from ops.temporal_shift import TemporalPool, TemporalShift, make_temporal_pool
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, GroupRandomHorizontalFlip
 
 
@@ -251,6 +251,34 @@ def test_rgbdiff_takes_differences_of_consecutive_frames():
                 differences = [frames[n, t, i + 1] - frames[n, t, i] for i in range(3)]  # later minus earlier
                 expected[n] += model.new_fc(model.base_model(torch.cat(differences)[None]))[0] / 2
         torch.testing.assert_close(model(frames.reshape(2, 2 * 12, 32, 32)), expected)
+
+
+@pytest.mark.parametrize(("modality", "channels"), [("RGB", 3), ("Flow", 4), ("RGBDiff", 6)])
+def test_no_reshape_takes_what_the_backbone_takes(modality, channels):
+    model = settle(make_tsn(modality=modality, new_length=1 if modality == "RGB" else 2))
+    clip = random_clip(model)
+    frames = clip.reshape(4, -1, 64, 64)
+    if modality == "RGBDiff":
+        frames = torch.cat((frames[:, 3:6] - frames[:, :3], frames[:, 6:] - frames[:, 3:6]), dim=1)
+    assert frames.shape[1] == channels
+    with torch.no_grad():
+        torch.testing.assert_close(model(frames, no_reshape=True), model(clip))
+        if modality != "RGBDiff":  # as the published test_models.py gives a TSN its clips
+            torch.testing.assert_close(model(frames), model(clip))
+
+
+def test_a_pool_of_a_published_script_is_the_constructors():
+    """Published scripts pool after the constructor, with `temporal_pool` (main.py) or without (test_models.py)."""
+    options = {"arch": "resnet18", "num_segments": 4, "is_shift": True, "non_local": True}
+    torch.manual_seed(0)
+    expected = settle(make_tsn(temporal_pool=True, **options))
+    clip = random_clip(expected)
+    for announced in (True, False):
+        model = make_tsn(temporal_pool=announced, **options).eval()
+        make_temporal_pool(nn.DataParallel(model).module.base_model, 4)
+        model.load_state_dict(expected.state_dict())
+        with torch.no_grad():
+            torch.testing.assert_close(model(clip), expected(clip))
 
 
 @pytest.mark.parametrize("shape", [(2, 13, 32, 32), (2, 9, 32, 32), (5, 3, 32, 32), (2, 3, 4, 32, 32), (12, 32, 32)])

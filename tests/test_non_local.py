@@ -7,7 +7,7 @@ from torch import nn
 
 from archs.mobilenet_v2 import MobileNetV2
 from ops.common.errors import InputError
-from ops.non_local import NL3DWrapper, NONLocalBlock3D, make_non_local
+from ops.non_local import NL3DWrapper, NONLocalBlock1D, NONLocalBlock2D, NONLocalBlock3D, make_non_local
 from ops.temporal_shift import make_temporal_pool, make_temporal_shift
 
 
@@ -37,6 +37,30 @@ def test_block_is_the_papers_formula():
     block = opened(NONLocalBlock3D(8)).double().train()
     x = torch.randn(2, 8, 3, 4, 6, dtype=torch.double)
     torch.testing.assert_close(block(x), formula(block, x))
+
+
+@pytest.mark.parametrize("bn_layer", [True, False])
+@pytest.mark.parametrize("sub_sample", [True, False])
+@pytest.mark.parametrize(("Block", "sides"), [(NONLocalBlock1D, (6,)), (NONLocalBlock2D, (4, 6))])
+def test_blocks_of_fewer_dimensions(Block, sides, sub_sample, bn_layer):
+    torch.manual_seed(0)
+    block = Block(8, inter_channels=3, sub_sample=sub_sample, bn_layer=bn_layer).double()
+    x = torch.randn(2, 8, *sides, dtype=torch.double)
+    assert torch.equal(block(x), x)
+    nn.init.normal_((block.W[1] if bn_layer else block.W).weight)
+
+    def project(layer, pool):
+        y = torch.einsum("oc,nc...->no...", layer.weight.flatten(1), x) + layer.bias.view(-1, *[1] * len(sides))
+        if pool:
+            for dim in range(2, y.dim()):
+                y = y.unflatten(dim, (-1, 2)).amax(dim + 1)
+        return y.flatten(2)
+
+    g, phi = (getattr(block, name)[0] if sub_sample else getattr(block, name) for name in ("g", "phi"))
+    attention = (project(block.theta, False).mT @ project(phi, sub_sample)).softmax(-1)  # (N, positions, keys)
+    y = (attention @ project(g, sub_sample).mT).mT.reshape(2, 3, *sides)
+    torch.testing.assert_close(block(x), x + block.W(y))
+    assert isinstance(block.W, nn.Sequential) == bn_layer
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -6,6 +6,8 @@ import argparse
 
 import pytest
 
+import ops.opts
+import opts
 from ops.network.backbones import BACKBONES
 from ops.opts import test_parser as make_test_parser
 from ops.opts import train_parser
@@ -41,3 +43,9 @@ def test_published_options_that_do_nothing_say_so():
     ):
         actions = {flag: action for action in make()._actions for flag in action.option_strings}
         assert all(actions[flag].help == "accepted and ignored" for flag in flags)
+
+
+def test_the_parser_by_its_published_names():
+    assert opts.parser is ops.opts.parser
+    args = opts.parser.parse_args(["kinetics", "RGB", "--arch", "resnet50", "--gd", "20", "--npb"])
+    assert (args.arch, args.clip_gradient, args.no_partialbn, args.img_feature_dim) == ("resnet50", 20.0, True, None)

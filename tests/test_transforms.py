@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode
 
 from ops.common.errors import InputError
 from ops.data import frame_ops
@@ -252,6 +253,36 @@ def test_tiny_frames_still_give_a_clip(backend: str) -> None:
     assert clip.shape == (2, 3, 8, 8)
 
 
+def test_without_an_rng_pythons_random_draws_as_published() -> None:
+    """random.choice of a size, random.choice of a place, random.random for the flip; randint(0, n) for free crops."""
+    arrays = make_arrays(1, 90, 60)
+    image, frames = Image.fromarray(arrays[0]), as_frames(arrays, "pillow")
+    for seed in range(10):
+        random.seed(seed)
+        clip = train_transform(32)(frames)
+        random.seed(seed)
+        width, height = random.choice(GroupMultiScaleCrop(32).crop_sizes(90, 60))
+        left, top = random.choice(fixed_offsets(90, 60, width, height))
+        expected = image.crop((left, top, left + width, top + height)).resize((32, 32), Image.BILINEAR)
+        if random.random() < 0.5:
+            expected = ImageOps.mirror(expected)
+        assert_as_pillow(clip, chw([expected]), "pillow")
+
+        random.seed(seed)
+        clip = to_clip(GroupRandomCrop(20)(frames))
+        random.seed(seed)
+        left, top = random.randint(0, 90 - 20), random.randint(0, 60 - 20)
+        assert_as_pillow(clip, chw([image.crop((left, top, left + 20, top + 20))]), "pillow")
+
+
+def test_published_scripts_find_their_names() -> None:
+    names: dict[str, object] = {}
+    exec("from ops.transforms import *", names)
+    assert names["np"] is np and names["torch"] is torch and names["torchvision"] is torchvision
+    assert {"Stack", "ToTorchFormatTensor", "GroupNormalize", "IdentityTransform"} <= names.keys()
+    assert "Compose" not in names  # torchvision's, which scripts import before
+
+
 def test_free_crop_reaches_every_place() -> None:
     rng = np.random.RandomState(0)
     ramp = np.tile(np.arange(12, dtype=np.uint8)[None, :, None], (10, 1, 3))
@@ -278,6 +309,20 @@ def test_scale_sets_the_short_side(backend: str, width: int, height: int, size: 
     clip = to_clip(GroupScale(size)(as_frames(arrays, backend)))
     images = [Image.fromarray(array).resize(expected, Image.BILINEAR) for array in arrays]
     assert_as_pillow(clip, chw(images), backend)
+
+
+@pytest.mark.parametrize("name", ["NEAREST", "BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS"])
+def test_scale_to_both_sides_with_any_filter(name: str) -> None:
+    arrays = make_arrays(2, 90, 60)
+    expected = chw([Image.fromarray(array).resize((40, 30), Image.Resampling[name]) for array in arrays])
+    for interpolation in (Image.Resampling[name], int(Image.Resampling[name]), InterpolationMode[name]):
+        clip = to_clip(GroupScale([40, 30], interpolation)(as_frames(arrays, "pillow")))
+        assert_as_pillow(clip, expected, "pillow")
+    if name == "BILINEAR":
+        assert_as_pillow(to_clip(GroupScale((40, 30))(as_frames(arrays, "torchvision"))), expected, "torchvision")
+    else:
+        with pytest.raises(InputError, match=f"{name} resizing takes Pillow images"):
+            GroupScale(30, interpolation)(as_frames(arrays, "torchvision"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -392,6 +437,8 @@ def test_frames_of_different_size(backend: str) -> None:
     assert val_transform(16, 20)(frames).shape == (2, 3, 16, 16)
     with pytest.raises(InputError, match="differ in size"):
         to_clip(frames)
+    with pytest.raises(InputError, match="x and y of flow in turn, but there are 3"):
+        to_clip(as_flow(make_arrays(2, 8, 8), "pillow")[:3])
     with pytest.raises(InputError, match="without frames"):
         to_clip([])
 

@@ -6,7 +6,7 @@ import torchvision
 from torch.nn import functional as F
 
 from archs.bn_inception import BLOCK_NAMES, bninception
-from archs.mobilenet_v2 import InvertedResidual, MobileNetV2, from_torchvision
+from archs.mobilenet_v2 import InvertedResidual, MobileNetV2, from_torchvision, mobilenet_v2
 
 
 def randomise_batchnorm(net):
@@ -50,6 +50,20 @@ def test_mobilenet_keys():
     assert shapes["features.18.0.weight"] == (1280, 320, 1, 1)
     assert shapes["classifier.weight"] == (27, 1280)
     assert sum(p.numel() for p in MobileNetV2().parameters()) == 3_504_872  # torchvision's documented count
+
+
+def test_mobilenet_by_its_published_calls(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    theirs = torchvision.models.mobilenet_v2(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(mobilenet_v2().eval()(x), theirs(x))
+        assert not torch.allclose(mobilenet_v2(False).eval()(x), theirs(x))
+        assert MobileNetV2(11, 64, 0.5).eval()(x).shape == (1, 11)
+    with pytest.raises(ValueError, match="multiple of 32, got 100"):
+        MobileNetV2(input_size=100)
 
 
 def test_mobilenet_blocks():
