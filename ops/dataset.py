@@ -165,6 +165,11 @@ class TSNDataSet(Dataset):
         return len(self.video_list)
 
     @property
+    def labels(self) -> list[int]:
+        """The class of each video."""
+        return [record.label for record in self.video_list]
+
+    @property
     def checksum(self) -> str:
         """Checksum of all paths, frame counts and labels in their order: another list is another training."""
         lines = (f"{record.path} {record.num_frames} {record.label}\n" for record in self.video_list)

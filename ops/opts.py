@@ -156,6 +156,13 @@ def _add_learning_options(parser: argparse.ArgumentParser) -> None:
         "--no_partialbn", "--npb", action="store_true", help="train every batch norm (default: only the first)"
     )
     group.add_argument("--sync_bn", action="store_true", help="batch statistics over all processes (on GPUs)")
+    group.add_argument(
+        "--class_weights",
+        default="",
+        metavar="auto|FILE",
+        help="weigh the classes in the loss: auto by the inverse of their numbers of clips, or as a file says, "
+        "a number a line",
+    )
     group.add_argument("--no_flip", action="store_true", help="never flip left-right (where sides carry the label)")
     group.add_argument("--seed", type=_not_negative, default=0, help="of every random choice")
     group.add_argument("--deterministic", action="store_true", help="only deterministic kernels")

@@ -238,6 +238,7 @@ def test_warnings_for_what_is_probably_a_mistake(run, caplog):
 MISTAKES = {
     "--online": "give --shift, too",
     "--start-epoch 120": "leaves nothing to do",
+    "--class_weights weights.txt": r"cannot read --class_weights weights\.txt: No such file",
     "--resume nowhere.pth.tar": "nowhere.pth.tar",
     "--resume auto --evaluate": "ckpt.pth.tar",
     "--tune_from a --resume b": "give one of them",
@@ -288,6 +289,16 @@ def test_a_wrong_option_is_one_line_too(capsys):
         with pytest.raises(SystemExit, match="2"):
             train_parser().parse_args(arguments.split())
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_class_weights_are_recorded_and_a_resumed_run_must_have_the_same(run):
+    Path("weights.txt").write_text("1\n1\n4\n")  # 2 videos a class
+    run("--epochs 1 --class_weights weights.txt")
+    checkpoint = load_checkpoint(only("checkpoint") / "ckpt.pth.tar")
+    assert checkpoint.extra["training"]["options"]["class_weights"] == pytest.approx([0.5, 0.5, 2.0])
+    with pytest.raises(InputError, match=r"--class_weights is off, but was 0\.5 0\.5 2\.0"):
+        run("--epochs 1 --resume auto")
+    run("--epochs 1 --resume auto --class_weights weights.txt")
 
 
 def test_a_loss_that_is_not_finite_names_its_samples(run):

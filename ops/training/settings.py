@@ -31,6 +31,7 @@ class Settings:
         batch_size: of the whole job.
         clip_norm: largest norm of the gradient of all parameters together; None does not clip.
         fc_lr5: whether the classifier learns five times faster; decided when the checkpoints are known.
+        loss_weights: weight of each class in the training loss, as --class_weights makes them; None: all count as 1.
     """
 
     options: ModelOptions
@@ -46,6 +47,8 @@ class Settings:
     sync_bn: bool = False
     no_fc_lr5: bool = False
     fc_lr5: bool = True
+    class_weights: str = ""
+    loss_weights: tuple[float, ...] | None = None
     amp: str = "none"
     compile: bool = False
     channels_last: bool = True
@@ -101,6 +104,7 @@ class Settings:
         same_name = ("batch_size", "accum_steps", "momentum", "weight_decay", "clip_norm", "partial_bn", "sync_bn")
         same_name += ("amp", "seed", "image_backend", "io", "fc_lr5")
         recorded |= {name: getattr(self, name) for name in same_name}
+        recorded["class_weights"] = None if self.loss_weights is None else list(self.loss_weights)
         schedule = self.schedule
         recorded |= {"lr": schedule.lr, "lr_type": schedule.lr_type, "warmup_epochs": schedule.warmup_epochs}
         recorded |= {"num_train": len(train_set), "train_list": train_set.checksum}

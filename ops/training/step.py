@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +22,26 @@ from ops.training.settings import Settings
 
 @dataclass(frozen=True)
 class Networks:
-    """One network, as saved and as wrapped for its two uses, with what turns uint8 clips into its input."""
+    """One network, as saved and as wrapped for its two uses, with what turns uint8 clips into its input.
+
+    loss_weights: weight of each class in the training loss, (K,) on the network's device.
+    """
 
     bare: nn.Module
     training: nn.Module
     evaluation: nn.Module
     normalize: Callable[[Tensor], Tensor]
+    loss_weights: Tensor | None = None
 
     @classmethod
     def wrap(
-        cls, model: nn.Module, normalize: Callable[[Tensor], Tensor], process: Process, *, compiled: bool = False
+        cls,
+        model: nn.Module,
+        normalize: Callable[[Tensor], Tensor],
+        process: Process,
+        *,
+        compiled: bool = False,
+        loss_weights: Sequence[float] | None = None,
     ) -> Networks:
         """Share a network, on its device already, out over all devices of the job; `compiled`: by torch.compile."""
         model.train()  # freezes what partial BN freezes, before DDP looks at what there is to exchange
@@ -40,7 +50,8 @@ class Networks:
         evaluation = model if process.world_size > 1 else training
         if compiled:
             training, evaluation = torch.compile(training), torch.compile(evaluation)
-        return cls(model, training, evaluation, normalize)
+        weights = None if loss_weights is None else torch.tensor(loss_weights, device=process.device)
+        return cls(model, training, evaluation, normalize, weights)
 
 
 class HostRead:
@@ -91,21 +102,22 @@ class Updater:
             self.scaler.update()
 
 
-def summed_loss(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def summed_loss(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Cross entropy added up over the samples, and the scores that accuracy is taken of.
 
     Args:
         scores: (N, K); or (N, T, K) without consensus: each frame answers for itself, and the clip by their mean.
         labels: (N,).
+        weights: what a sample of each class counts, (K,); None: 1.
 
     Returns:
         0-d loss, scores (N, K).
     """
     if scores.dim() == 3:
         num_segments = scores.shape[1]
-        loss = F.cross_entropy(scores.flatten(0, 1), labels.repeat_interleave(num_segments), reduction="sum")
+        loss = F.cross_entropy(scores.flatten(0, 1), labels.repeat_interleave(num_segments), weights, reduction="sum")
         return loss / num_segments, scores.mean(dim=1)
-    return F.cross_entropy(scores, labels, reduction="sum"), scores
+    return F.cross_entropy(scores, labels, weights, reduction="sum"), scores
 
 
 def forward_backward(
@@ -134,7 +146,7 @@ def forward_backward(
             labels = labels.to(device, non_blocking=True)
             with autocast(device, settings.amp):
                 scores = networks.training(networks.normalize(clips.to(device, non_blocking=True)))
-                loss, scores = summed_loss(scores, labels)
+                loss, scores = summed_loss(scores, labels, networks.loss_weights)
             right1, right5 = num_correct(scores.detach(), labels, (1, 5))
             sums += torch.stack([loss.detach().double(), right1.double(), right5.double()])
             if is_last:

@@ -97,6 +97,24 @@ def test_gradient_is_that_of_the_mean_loss_however_the_batch_is_split(accum_step
     assert read.wait()[0] / 6 == pytest.approx(loss.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("accum_steps", [1, 4])
+def test_class_weights_multiply_each_sample_s_loss(accum_steps):
+    net, batch, weights = make_net(), make_batch(6), torch.arange(1.0, NUM_CLASSES + 1)
+    networks = Networks.wrap(net, normalize, Process(), loss_weights=weights.tolist())
+    settings = make_settings(accum_steps=accum_steps)
+    read = forward_backward(networks, make_updater(net), batch, num_total=6, settings=settings, process=Process())
+    plain = make_net()
+    losses = F.cross_entropy(plain(normalize(batch.clips)), batch.labels, reduction="none")
+    loss = (weights[batch.labels] * losses).mean()
+    loss.backward()
+    for ours, expected in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-5, atol=1e-7)
+    assert read.wait()[0] / 6 == pytest.approx(loss.item(), rel=1e-6)
+    # validation stays as it is
+    result = validate(networks, [batch], num_listed=6, settings=settings, process=Process(), hooks=Hooks())
+    assert result.loss == pytest.approx(losses.mean().item(), rel=1e-5)
+
+
 def test_scores_without_consensus_answer_frame_by_frame():
     scores, labels = torch.randn(2, 3, NUM_CLASSES), torch.tensor([1, 4])
     loss, mean = summed_loss(scores, labels)
