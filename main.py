@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ops.common.distributed import check_amp, init_from_env, lost_processes, shut_down
 from ops.common.errors import run_command
-from ops.common.files import atomic_write_text
-from ops.evaluation.plots import SHOWN_CLASSES, check_can_plot, confusion_png, curves_png, per_class_table
+from ops.evaluation.plots import check_can_plot, curves_png, write_confusion
 from ops.network.runtime import compile_errors
 from ops.opts import parse_train_args
 from ops.training.log import read_epochs
@@ -43,16 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def write_plots(run: Run, args: argparse.Namespace) -> None:
-    """Draw the run's curves, and the last validation's confusion matrix with its per-class table."""
+    """Draw the run's curves, and the last validation's confusion matrix with its tables."""
     folder = Path(args.plots)
     if not args.evaluate:
         curves_png(read_epochs(run.settings.log_folder / "epochs.csv"), folder / "curves.png")
     if run.last_validation is not None:
         matrix, class_names = run.last_validation.confusion.numpy(), run.settings.options.class_names
-        confusion_png(matrix, class_names, folder / "confusion.png")
-        table = per_class_table(matrix, class_names)
-        atomic_write_text(folder / "per_class.txt", table + "\n")
-        print(per_class_table(matrix, class_names, most=SHOWN_CLASSES))
+        print(write_confusion(matrix, class_names, folder))
     logger.info("Wrote figures to %s", folder)
 
 

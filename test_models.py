@@ -13,9 +13,10 @@ import numpy as np
 from ops.common.distributed import Process, check_amp, init_from_env, lost_processes, shut_down
 from ops.common.errors import InputError, counted, run_command
 from ops.common.files import write_lines
+from ops.evaluation.contact_sheet import worst_clips_png
 from ops.evaluation.ensemble import Ensemble, Outcome, build_ensemble, evaluate
-from ops.evaluation.plots import SHOWN_CLASSES, check_can_plot, confusion_png, per_class_table
-from ops.evaluation.scores import Scores, fuse, submission_lines
+from ops.evaluation.plots import check_can_plot, write_confusion
+from ops.evaluation.scores import Scores, fuse, prediction_lines, submission_lines
 from ops.opts import parse_test_args
 from ops.utils import hours_minutes_seconds
 from pretrained.table import local_path
@@ -88,14 +89,14 @@ def report(ensemble: Ensemble, outcome: Outcome, args: argparse.Namespace) -> No
     dataset = ensemble.datasets[0]
     records = [dataset.video_list[index] for index in outcome.indices]
     names, labels = [record.path for record in records], np.array([record.label for record in records])
-    result = Scores(names, labels, fuse(outcome.scores, ensemble.coeffs, softmax=args.softmax))
+    result = Scores(names, labels, fuse(outcome.scores, ensemble.coeffs, softmax=args.softmax), args.softmax)
     if len(ensemble.nets) > 1:
         for net, scores in zip(ensemble.nets, outcome.scores, strict=True):
             single = Scores(names, labels, scores)
             print(f"{net.name} alone: Prec@1 {single.topk_percent(1):.2f}% Prec@5 {single.topk_percent(5):.2f}%")
     for failure in outcome.failures:
         logger.warning("left out: %s", failure)
-    write_results(result, ensemble.class_names, args)
+    write_results(result, ensemble, outcome.indices, args)
     print("-----Evaluation is finished------")
     if args.protocol:
         print(f"Protocol {args.protocol}: {ensemble.nets[0].views}")
@@ -110,7 +111,8 @@ def check_outputs(args: argparse.Namespace) -> None:
     Raises:
         InputError: they cannot.
     """
-    for option, value in (("--csv_file", args.csv_file), ("--scores", args.scores)):
+    for name in ("csv_file", "predictions", "scores"):
+        option, value = f"--{name}", getattr(args, name)
         if not value:
             continue
         path = Path(os.path.realpath(value))  # a link is followed when the file is written
@@ -124,21 +126,23 @@ def check_outputs(args: argparse.Namespace) -> None:
         check_can_plot(args.plots)
 
 
-def write_results(result: Scores, class_names: list[str] | None, args: argparse.Namespace) -> None:
-    """Write the files that --csv_file, --scores and --plots ask for."""
+def write_results(result: Scores, ensemble: Ensemble, indices: np.ndarray, args: argparse.Namespace) -> None:
+    """Write the files that --csv_file, --predictions, --scores and --plots ask for; `indices`: as in `Outcome`."""
+    class_names = ensemble.class_names
     if args.csv_file:
         write_lines(args.csv_file, submission_lines(result, class_names, top5=args.dataset == "somethingv2"))
         print(f"wrote predictions to {args.csv_file}")
+    if args.predictions:
+        write_lines(args.predictions, prediction_lines(result, class_names))
+        print(f"wrote predictions to {args.predictions}")
     if args.scores:
         result.save(args.scores)
         print(f"wrote scores to {args.scores}")
     if args.plots:
-        folder, matrix = Path(args.plots), result.confusion()
-        table = per_class_table(matrix, class_names)
-        confusion_png(matrix, class_names, folder / "confusion.png")
-        write_lines(folder / "per_class.txt", [table])
-        print(per_class_table(matrix, class_names, most=SHOWN_CLASSES))
-        print(f"wrote {folder / 'confusion.png'} and {folder / 'per_class.txt'}")
+        folder = Path(args.plots)
+        worst_clips_png(ensemble.datasets[0], indices, result, class_names, folder / "worst_clips.png")
+        print(write_confusion(result.confusion(), class_names, folder))
+        print(f"wrote figures and tables to {folder}")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-e", "--evaluate", action="store_true", help="validate only")
     group.add_argument("--start-epoch", type=_not_negative, default=0, help="number of the first epoch of a new run")
     group.add_argument("--save_every", type=_positive, metavar="STEPS", help="also save within an epoch")
-    group.add_argument("--plots", metavar="DIR", help="write curves, a confusion matrix and a per-class table")
+    group.add_argument("--plots", metavar="DIR", help="write curves, a confusion matrix and tables")
     group.add_argument("--root_log", default="log", help="folder of the logs of all runs")
     group.add_argument("--root_model", default="checkpoint", help="folder of the checkpoints of all runs")
 
@@ -214,9 +214,12 @@ def test_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=_positive, default=1, help="videos at a time, in each process")
     parser.add_argument("--max_num", type=int, default=-1, help="evaluate the first N videos only; -1 is all")
     parser.add_argument("--input_size", type=_positive, help="default: the checkpoint's own, else 224")
-    parser.add_argument("--csv_file", help="write predictions as text")
+    parser.add_argument("--csv_file", help="write predictions as text, in the published format")
+    parser.add_argument(
+        "--predictions", metavar="FILE.csv", help="write path, truth, its rank, and the five best classes of each video"
+    )
     parser.add_argument("--scores", metavar="FILE.npz", help="write names, labels and scores")
-    parser.add_argument("--plots", metavar="DIR", help="write a confusion matrix and a per-class table")
+    parser.add_argument("--plots", metavar="DIR", help="write a confusion matrix, tables, and the worst clips")
     _add_data_options(parser, per_net=a_net)
     _add_device_options(parser)
     _add_inert_options(parser, "--img_feature_dim", "--num_set_segments", "--pretrain")

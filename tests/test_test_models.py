@@ -267,8 +267,9 @@ def test_bf16_over_several_gpus_needs_a_process_for_each(monkeypatch):
 
 
 def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
-    files = {name: tmp_path / name for name in ("out put.csv", "plots")}
-    scores = evaluate(tree, tsm, tmp_path, "--csv_file", files["out put.csv"], "--plots", files["plots"])
+    files = {name: tmp_path / name for name in ("out put.csv", "plots", "p.csv")}
+    options = ["--csv_file", files["out put.csv"], "--plots", files["plots"], "--predictions", files["p.csv"]]
+    scores = evaluate(tree, tsm, tmp_path, *options)
     lines = capsys.readouterr().out.splitlines()
     right = scores.scores.argmax(axis=1) == scores.labels
     per_class = np.mean([right[scores.labels == cls].mean() for cls in range(NUM_CLASSES)])
@@ -284,9 +285,16 @@ def test_end_lines_progress_and_files(tree, tsm, tmp_path, capsys):
         [f"val/class {v % NUM_CLASSES}/video_{v}", f"class {scores.scores[v].argmax()}"] for v in range(NUM_VIDEOS)
     ]
     assert rows == expected
-    with Image.open(files["plots"] / "confusion.png") as image:
-        assert image.format == "PNG"
-    assert (files["plots"] / "per_class.txt").read_text().startswith("class ")
+    with open(files["p.csv"], newline="") as file:
+        predictions = list(csv.DictReader(file))
+    assert [row["path"] for row in predictions] == [path for path, _ in expected]
+    assert [row["class1"] for row in predictions] == [answer for _, answer in expected]
+    assert [row["rank"] == "1" for row in predictions] == right.tolist()
+    for name in ("confusion.png", "worst_clips.png"):
+        with Image.open(files["plots"] / name) as image:
+            assert image.format == "PNG"
+    for name in ("per_class.txt", "confused_pairs.txt"):
+        assert (files["plots"] / name).read_text().startswith("class ")
 
 
 def test_progress_counts_the_videos_of_the_whole_job(capsys):
@@ -303,6 +311,7 @@ def test_progress_counts_the_videos_of_the_whole_job(capsys):
     [
         ("--csv_file", "nowhere/x.csv", "there is no folder .*nowhere"),
         ("--scores", ".", "is a folder"),
+        ("--predictions", "nowhere/p.csv", "--predictions nowhere/p.csv: there is no folder"),
         ("--plots", "file", "cannot write in .*file: File exists; see --plots"),
     ],
 )

@@ -27,7 +27,7 @@ from ops.data.sources import DEFAULT_TMPL, Frame, FrameFolder, VideoFile
 from ops.dataset import load_clip
 from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, load_net
-from ops.evaluation.plots import class_names_or_numbers
+from ops.evaluation.tables import class_names_or_numbers
 from ops.opts import ShowDefaults
 from pretrained.table import local_path
 

@@ -1,4 +1,4 @@
-"""Figures and tables that a person looks at: confusion matrices, training curves, a comparison of runs."""
+"""Figures: confusion matrices, training curves, a comparison of runs, the worst clips."""
 
 from __future__ import annotations
 
@@ -11,25 +11,16 @@ import numpy as np
 
 from ops.common.errors import InputError
 from ops.common.files import atomic_path, check_writable
-from ops.common.metrics import per_class_accuracy
+from ops.evaluation.tables import class_names_or_numbers, write_tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LABELLED_CLASSES = 60  # beyond this, class names on the axes are unreadable
-_NUMBERED_CLASSES = 20  # beyond this, numbers in the cells are
-SHOWN_CLASSES = 10  # that a terminal shows of the best and of the worst
-
+_NUMBERED_CLASSES = 20  # beyond this, numbers in the cells are unreadable
+_DPI = 110
 
 Rows = Sequence[Mapping[str, float | None]]  # a run's epochs, as `ops.training.log.read_epochs` gives them
-
-
-def class_names_or_numbers(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
-    """`class_names` where there is one for each class, else '0', '1', ..."""
-    if class_names is not None and len(class_names) == num_classes:
-        return list(class_names)
-    return [str(index) for index in range(num_classes)]
 
 
 def check_can_plot(folder: str | Path) -> None:
@@ -43,50 +34,26 @@ def check_can_plot(folder: str | Path) -> None:
     check_writable(Path(folder), "see --plots")
 
 
-def per_class_table(matrix: np.ndarray, class_names: Sequence[str] | None, *, most: int | None = None) -> str:
-    """A line for each class that occurs: videos, right ones, accuracy, and the class it is most often taken for.
-
-    Args:
-        matrix: counts (K, K), a row for each true class.
-        class_names: K names, or None for numbers.
-        most: list only so many of the best and of the worst classes, best first, where that is shorter.
-    """
-    matrix = np.asarray(matrix)
-    names = class_names_or_numbers(class_names, len(matrix))
-    accuracy = per_class_accuracy(matrix).numpy()
-    width = max([len("class"), *(len(name) for name in names)])
-
-    def line(index: int) -> str:
-        wrong = matrix[index].copy()
-        wrong[index] = 0
-        taken_for = f"{names[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else "-"
-        return (
-            f"{names[index]:<{width}}  {int(matrix[index].sum()):>6}  {int(matrix[index, index]):>5}"
-            f"  {100 * float(accuracy[index]):>7.2f}%  {taken_for}"
-        )
-
-    occurring = np.flatnonzero(matrix.sum(axis=1))
-    header = f"{'class':<{width}}  videos  right  accuracy  most often taken for"
-    if most is None or len(occurring) <= 2 * most:
-        return "\n".join([header, *map(line, occurring)])
-    ranked = occurring[np.argsort(-accuracy[occurring], kind="stable")]
-    left_out = f"... {len(ranked) - 2 * most} classes between ..."
-    return "\n".join([header, *map(line, ranked[:most]), left_out, *map(line, ranked[-most:])])
-
-
 def confusion_png(
     matrix: np.ndarray, class_names: Sequence[str] | None, path: str | Path, *, title: str = "Confusion matrix"
 ) -> None:
-    """Draw counts (K, K), a row for each true class, as shares of the row.
+    """Draw counts (K, K), a row for each true class, as shares of the row; the figure grows with K, so that every class
+    can be named.
 
     Raises:
         InputError: matplotlib is missing, or the file cannot be written.
     """
     matrix = np.asarray(matrix)
-    side = min(4.0 + 0.3 * len(matrix), 16.0)
-    figure = _figure(side + 1.0, side)
-    _draw_confusion(figure.add_subplot(), matrix, class_names, title)
-    _save(figure, path)
+    side = _confusion_side(len(matrix))
+    figure = new_figure(side + 3.0, side + 2.0)
+    _draw_confusion(figure.add_subplot(), matrix, class_names, title, side)
+    save_png(figure, path)
+
+
+def write_confusion(matrix: np.ndarray, class_names: Sequence[str] | None, folder: Path) -> str:
+    """Write confusion.png, per_class.txt and confused_pairs.txt; return the tables for the terminal."""
+    confusion_png(matrix, class_names, folder / "confusion.png")
+    return write_tables(matrix, class_names, folder)
 
 
 def curves_png(rows: Rows, path: str | Path, *, title: str = "Training") -> None:
@@ -95,10 +62,10 @@ def curves_png(rows: Rows, path: str | Path, *, title: str = "Training") -> None
     Raises:
         InputError: matplotlib is missing, or the file cannot be written.
     """
-    figure = _figure(11.0, 4.5)
+    figure = new_figure(11.0, 4.5)
     figure.suptitle(title)
     _draw_curves(figure.subplots(1, 2), {"": rows})
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def lines_png(
@@ -116,7 +83,7 @@ def lines_png(
     Raises:
         InputError: matplotlib is missing, or the file cannot be written.
     """
-    figure = _figure(7.5, 5.0)
+    figure = new_figure(7.5, 5.0)
     axes = figure.add_subplot()
     for number, (name, (x, y)) in enumerate(lines.items()):
         axes.plot(x, y, color=f"C{number}", marker="o", markersize=4, label=name)
@@ -125,7 +92,7 @@ def lines_png(
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=ylim)
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def comparison_png(
@@ -145,7 +112,7 @@ def comparison_png(
     Raises:
         InputError: matplotlib is missing, or the file cannot be written.
     """
-    figure = _figure(6.5 * max(2, len(matrices)), 10.5)
+    figure = new_figure(6.5 * max(2, len(matrices)), 10.5)
     if title:
         figure.suptitle(title, fontsize=15)
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.0, 1.5))
@@ -154,51 +121,70 @@ def comparison_png(
     for ax, (name, matrix) in zip(axes, matrices.items(), strict=True):
         matrix = np.asarray(matrix)
         right = 100.0 * np.trace(matrix) / max(matrix.sum(), 1)
-        _draw_confusion(ax, matrix, class_names, f"{name}: {right:.1f} % right")
-    _save(figure, path)
+        _draw_confusion(ax, matrix, class_names, f"{name}: {right:.1f} % right", side=4.5)
+    save_png(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; InputError without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("figures need matplotlib: pip install -r requirements.txt") from error
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)  # draws without a display, and leaves no global state behind
     return figure
 
 
-def _draw_confusion(axes: Axes, matrix: np.ndarray, class_names: Sequence[str] | None, title: str) -> None:
+def _confusion_side(num_classes: int) -> float:
+    """Inches of a matrix in which each class has room for its number, or, of many, for a small line of text."""
+    return max(3.0, min(0.35 * num_classes, 7.0), 0.1 * num_classes)
+
+
+def _draw_confusion(axes: Axes, matrix: np.ndarray, class_names: Sequence[str] | None, title: str, side: float) -> None:
+    """side: of the matrix, in inches; names are left out where it has no room for them."""
     num_classes = len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, vmin=0.0, vmax=1.0, cmap="Blues", interpolation="nearest")
-    axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, label="share of the true class")
+    # The square root: a confusion of 4 % is a fifth of the way to black, and can be seen.
+    image = axes.imshow(np.sqrt(shares), vmin=0.0, vmax=1.0, cmap="Blues", interpolation="nearest")
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02, aspect=40, label="share of the true class")
+    ticks = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+    bar.set_ticks(np.sqrt(ticks), labels=[f"{100 * tick:g} %" for tick in ticks])
     axes.set(title=title, xlabel="predicted", ylabel="true")
-    if num_classes <= _LABELLED_CLASSES:
-        # '$' would start a formula: labels are names of a data set, taken as they are.
-        names = [name.replace("$", r"\$") for name in class_names_or_numbers(class_names, num_classes)]
-        size = 9 if num_classes <= _NUMBERED_CLASSES else 6
-        axes.set_xticks(range(num_classes), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
-        axes.set_yticks(range(num_classes), names, fontsize=size)
-    if num_classes <= _NUMBERED_CLASSES:
-        for row, column in np.argwhere(matrix > 0):
-            colour = "white" if shares[row, column] > 0.6 else "black"
-            axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour, fontsize=8)
+    points = 72 * side / num_classes  # height of a row
+    if points >= 5:
+        size = min(9.0, 0.85 * points)
+        names = class_names_or_numbers(class_names, num_classes)
+        axes.set_xticks(range(num_classes), names, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(num_classes), names, fontsize=size, parse_math=False)
+    if num_classes > _NUMBERED_CLASSES:
+        # Lines lead the eye from a dark cell to its names.
+        axes.set_xticks(np.arange(-0.5, num_classes), minor=True)
+        axes.set_yticks(np.arange(-0.5, num_classes), minor=True)
+        axes.grid(which="minor", color="0.85", linewidth=0.3)
+        axes.tick_params(which="minor", length=0)
+        return
+    for row, column in np.argwhere(matrix > 0):
+        colour = "white" if shares[row, column] > 0.4 else "black"
+        axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour, fontsize=8)
 
 
 def _draw_curves(axes: Sequence[Axes], runs: Mapping[str, Rows]) -> None:
-    """Accuracy and loss of each run over its epochs, on two axes; a colour a run, dashes for training."""
+    """Accuracy and loss of each run over its epochs, on two axes; training and validation in colours of their own."""
     for ax, column, label in ((axes[0], "top1", "top-1 accuracy (%)"), (axes[1], "loss", "loss")):
         for number, (name, rows) in enumerate(runs.items()):
-            for phase, word, style in (("train", "training", "--"), ("test", "validation", "-")):
+            for phase, word, style, shade in (("test", "validation", "-", 0), ("train", "training", "--", 1)):
                 # An epoch has no validation unless --eval-freq says so.
                 points = [(row["epoch"], row[f"{phase}_{column}"]) for row in rows]
                 points = [point for point in points if point[1] is not None]
                 if points:
                     label_text = f"{name} {word}".strip()
-                    marker = "o" if len(points) == 1 else None
-                    ax.plot(*zip(*points, strict=True), style, color=f"C{number}", marker=marker, label=label_text)
+                    marker = "o" if phase == "test" or len(points) == 1 else None
+                    colour = f"C{2 * number + shade}"
+                    ax.plot(
+                        *zip(*points, strict=True), style, color=colour, marker=marker, markersize=4, label=label_text
+                    )
         ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
@@ -206,7 +192,8 @@ def _draw_curves(axes: Sequence[Axes], runs: Mapping[str, Rows]) -> None:
             ax.legend()
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write a figure, whole or not at all; a missing folder is made. InputError if that cannot be done."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

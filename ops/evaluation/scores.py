@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import torch
 from ops.common.errors import InputError, is_one_line
 from ops.common.files import atomic_path
 from ops.common.metrics import confusion_matrix, mean_class_accuracy
+from ops.evaluation.tables import class_names_or_numbers
 from ops.utils import accuracy
 
 
@@ -25,11 +28,13 @@ class Scores:
         names: M list paths.
         labels: true classes, int64 (M,).
         scores: float32 (M, K), after crops, clips and (in a fusion) nets.
+        softmaxed: the scores are means of probabilities, each net's times its coefficient; not kept in the file.
     """
 
     names: list[str]
     labels: np.ndarray
     scores: np.ndarray
+    softmaxed: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -38,6 +43,17 @@ class Scores:
     def topk_percent(self, k: int) -> float:
         """Share of videos whose class is among the k best; k above K counts as K."""
         return accuracy(torch.from_numpy(self.scores), torch.from_numpy(self.labels), (k,))[0].item()
+
+    def probabilities(self) -> np.ndarray:
+        """Scores as probabilities, float32 (M, K): their softmax, or, if they are `softmaxed`, scaled to a sum of 1."""
+        if self.softmaxed:
+            return self.scores / self.scores.sum(axis=1, keepdims=True)
+        return torch.from_numpy(self.scores).softmax(dim=1).numpy()
+
+    def ranks(self) -> np.ndarray:
+        """Place of each video's class among its scores, int64 (M,): 1 if it is the best; of equal ones the first."""
+        order = np.argsort(-self.scores, axis=1, kind="stable")
+        return 1 + np.argmax(order == self.labels[:, None], axis=1)
 
     def confusion(self) -> np.ndarray:
         """Counts (K, K), a row for each true class."""
@@ -157,3 +173,23 @@ def submission_lines(result: Scores, class_names: Sequence[str] | None, *, top5:
         else:
             lines.append(f"{name};{class_names[best[0]] if class_names else best[0]}")
     return lines
+
+
+def prediction_lines(result: Scores, class_names: Sequence[str] | None) -> list[str]:
+    """A table for spreadsheets and pandas, comma-separated, a line for each video below one of column names.
+
+    Columns: path, truth, rank (of the truth: 1 is right), then class1, probability1, ... of the five best, best first.
+    """
+    names = class_names_or_numbers(class_names, result.num_classes)
+    shown = min(5, result.num_classes)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["path", "truth", "rank", *(f"{what}{k}" for k in range(1, shown + 1) for what in ("class", "probability"))]
+    )
+    rows = zip(result.names, result.labels, result.ranks(), result.scores, result.probabilities(), strict=True)
+    for path, label, rank, scores, probabilities in rows:
+        best = np.argsort(-scores, kind="stable")[:shown]
+        cells = [cell for index in best for cell in (names[index], f"{probabilities[index]:.6f}")]
+        writer.writerow([path, names[label], rank, *cells])
+    return text.getvalue().removesuffix("\n").split("\n")

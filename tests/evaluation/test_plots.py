@@ -5,12 +5,15 @@ import pytest
 from PIL import Image
 
 from ops.common.errors import InputError
-from ops.evaluation.plots import _draw_curves, _figure, comparison_png, confusion_png, curves_png, per_class_table
+from ops.evaluation import plots
+from ops.evaluation.plots import _draw_curves, comparison_png, confusion_png, curves_png, new_figure
+from ops.evaluation.tables import confused_pairs_table, per_class_table
 
 ROWS = [
     {"epoch": 0.0, "train_loss": 2.0, "train_top1": 10.0, "test_loss": None, "test_top1": None},
     {"epoch": 1.0, "train_loss": 1.0, "train_top1": 50.0, "test_loss": 1.5, "test_top1": 40.0},
 ]
+PHASES = ("validation", "training")
 ODD_NAMES = ["$x_{1}$", "it's <b>", "100%\\frac{"]
 
 
@@ -32,7 +35,41 @@ def test_a_long_table_is_cut_to_the_best_and_the_worst():
     assert per_class_table(matrix, None, most=4) == per_class_table(matrix, None)
 
 
-@pytest.mark.parametrize("num_classes", [1, 3, 30, 400])
+def test_confused_pairs_are_listed_by_their_number_then_by_their_share():
+    matrix = np.array([[2, 3, 0], [1, 9, 3], [0, 0, 0]])
+    lines = confused_pairs_table(matrix, ["up", "going down", "left"]).splitlines()
+    assert lines[0].split() == ["class", "taken", "for", "videos", "of", "class", "reverse"]
+    assert [line.rsplit(maxsplit=3) for line in lines[1:]] == [
+        ["up          going down", "3", "60.00%", "1"],
+        ["going down  left", "3", "23.08%", "0"],
+        ["going down  up", "1", "7.69%", "3"],
+    ]
+    cut = confused_pairs_table(matrix, ["up", "going down", "left"], most=1).splitlines()
+    assert cut == [*lines[:2], "... 2 more ..."]
+    assert len(confused_pairs_table(np.diag([2, 3]), None).splitlines()) == 1  # every answer is right
+
+
+@pytest.mark.parametrize("num_classes", [174, 400])
+def test_every_class_is_named_in_a_large_confusion_picture(tmp_path, num_classes, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save_png", lambda figure, path: figures.append(figure))
+    confusion_png(np.eye(num_classes), None, tmp_path / "confusion.png")
+    axes = figures[0].axes[0]
+    height = 72 * figures[0].get_figheight() / num_classes  # points a class has, with what is around the matrix
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [tick.get_text() for tick in ticks] == [str(number) for number in range(num_classes)]
+        assert 5 <= ticks[0].get_fontsize() < height
+
+
+def test_training_and_validation_differ_in_colour():
+    axes = new_figure(11.0, 4.5).subplots(1, 2)
+    _draw_curves(axes, {"TSN": ROWS, "TSM": ROWS})
+    for ax in axes:
+        assert [line.get_label() for line in ax.lines] == [f"{n} {w}" for n in ("TSN", "TSM") for w in PHASES]
+        assert len({line.get_color() for line in ax.lines}) == 4
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 30])
 def test_confusion_picture_darkens_where_the_counts_are(tmp_path, num_classes):
     path = tmp_path / "new folder" / "confusion.png"
     confusion_png(np.eye(num_classes, dtype=np.int64) * 5, ODD_NAMES if num_classes == 3 else None, path)
@@ -60,7 +97,7 @@ def test_a_run_without_validation_has_curves(tmp_path):
 
 
 def test_epochs_are_whole_numbers_on_the_axis():
-    figure = _figure(11.0, 4.5)
+    figure = new_figure(11.0, 4.5)
     axes = figure.subplots(1, 2)
     _draw_curves(axes, {"": [{**ROWS[1], "epoch": float(epoch)} for epoch in range(5)]})
     for ax in axes:
