@@ -1,7 +1,8 @@
-"""Classify a video: python tools/predict.py VIDEO --weights CKPT
+"""Classify videos: python tools/predict.py VIDEO [VIDEO ...] --weights CKPT
 
-VIDEO is a video file, or a folder of frames. It goes through the same pipeline as in evaluation. With --window a long
-video is classified in windows, a line each.
+A VIDEO is a video file, or a folder of frames. It goes through the same pipeline as in evaluation. With --window a long
+video is classified in windows, a line each. Of several, one that cannot be read is reported, and the others follow; the
+exit status is 1 then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 
 from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import init_from_env
-from ops.common.errors import InputError, counted, run_command
+from ops.common.errors import InputError, counted, escaped, run_command
 from ops.data.ffmpeg import naming, open_video
 from ops.data.sampling import stack_indices, test_indices
 from ops.data.sources import DEFAULT_TMPL, Frame, FrameFolder, VideoFile
@@ -141,7 +142,7 @@ def time_stamp(seconds: float) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
-    parser.add_argument("video", help="video file, or folder of frames")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, or folder of frames")
     parser.add_argument("--weights", required=True, help="checkpoint, or a published name")
     parser.add_argument("--topk", type=int, default=5, help="classes to print, best first")
     parser.add_argument("--num_segments", type=int, help="frames a clip (default: as trained)")
@@ -161,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "--image_backend", choices=("torchvision", "pillow"), default="torchvision", help="decode and resize with"
     )
     parser.add_argument("--gpus", nargs="+", type=int, help="CUDA device to use (default: the first; else the CPU)")
-    parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object a line: a video, or a window of it")
     return parser
 
 
@@ -174,7 +175,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--stride goes with --window SECONDS")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Classify each video; returns 1 if one of several could not be read."""
     args = _parser().parse_args(argv)
     _check(args)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -189,21 +191,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         input_size=args.input_size,
     )
     names = find_class_names(args.labels, net)
-    source, num_frames = open_source(args.video, net, args.image_tmpl, args.image_backend)
+    failed = 0
+    for path in args.videos:
+        try:
+            predict(path, net, names, args)
+        except InputError as error:
+            if len(args.videos) == 1:
+                raise
+            failed += 1
+            print(f"predict.py: error: {escaped(' '.join(str(error).split()))}", file=sys.stderr, flush=True)
+    if failed:
+        print(f"{failed} of {counted(len(args.videos), 'video')} could not be read", file=sys.stderr)
+    return int(failed > 0)
+
+
+def predict(path: str, net: Net, names: Sequence[str], args: argparse.Namespace) -> None:
+    """Classify a video and print the answer; InputError if it cannot be read."""
+    source, num_frames = open_source(path, net, args.image_tmpl, args.image_backend)
     fps = frame_rate(source, args.fps)
     windows = [range(num_frames)]
     if args.window is not None:
         stride = args.stride if args.stride is not None else args.window / 2
         windows = make_windows(num_frames, max(1, round(args.window * fps)), max(1.0, stride * fps))
     if not args.json:
-        print(f"{args.video}: {counted(num_frames, 'frame')} at {fps:g} a second, {net}")
+        print(f"{path}: {counted(num_frames, 'frame')} at {fps:g} a second, {net}")
     wanted = [window_frames(net, window) for window in windows]
     rng = np.random.RandomState(0)  # the test transforms draw nothing from it
     for window, frames, window_source in zip(windows, wanted, read_windows(source, wanted), strict=True):
         best = best_classes(net, load_clip(window_source, frames, net.transform, rng), names, args.topk)
         start, end = window.start / fps, window.stop / fps
         if args.json:
-            print(json.dumps({"video": args.video, "start": start, "end": end, "predictions": best}), flush=True)
+            print(json.dumps({"video": path, "start": start, "end": end, "predictions": best}), flush=True)
         elif args.window is None:
             for rank, row in enumerate(best, 1):
                 print(f"{rank:>3}  {100 * row['probability']:>6.2f}%  {row['name']}")

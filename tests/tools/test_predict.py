@@ -53,7 +53,8 @@ def probabilities(row):
 def test_a_file_and_a_folder_agree_with_test_models(capsys, tmp_path, weights, video, frames_of_video, options):
     listed = make_list(tmp_path / "list.txt", [(video.name, NUM_FRAMES, 0)])
     where = ["--root_path", video.parent, "--test_list", listed, "--scores", tmp_path / "s.npz", "--io", "video"]
-    test_models.main([str(a) for a in ["any", "--weights", weights, "--test_segments", 4, "-j", 0, *where, *options]])
+    command = ["any", "--any_dataset", "--weights", weights, "--test_segments", 4, "-j", 0, *where, *options]
+    test_models.main([str(argument) for argument in command])
     capsys.readouterr()
     expected = torch.from_numpy(Scores.load(tmp_path / "s.npz").scores[0]).softmax(dim=0)
 
@@ -146,6 +147,20 @@ def test_what_is_no_video(capsys, tmp_path, weights):
         with pytest.raises(InputError) as caught:
             rows(capsys, path, "--weights", weights)
         assert str(path) in str(caught.value)
+
+
+def test_several_videos_of_which_one_cannot_be_read(capsys, tmp_path, weights, video, frames_of_video):
+    missing = tmp_path / "no\nne.mp4"
+    options = ["--weights", weights, "--image_tmpl", "f{:03d}.png", "--fps", "10", "--json"]
+    assert predict.main([str(path) for path in (video, missing, frames_of_video)] + options) == 1
+    printed = capsys.readouterr()
+    both = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["video"] for row in both] == [str(video), str(frames_of_video)]
+    (alone,) = rows(capsys, video, "--weights", weights)
+    assert both[0] == alone
+    first, last = printed.err.splitlines()
+    assert first.startswith(f"predict.py: error: {tmp_path}/no ne.mp4") and last == "1 of 3 videos could not be read"
+    assert predict.main([str(video), str(frames_of_video), *options]) == 0
 
 
 @pytest.mark.parametrize(
