@@ -16,7 +16,8 @@ from tests.helpers import PROJECT
 
 SCRIPTS = PROJECT / "scripts"
 DIGITS = set(SCRIPTS.glob("*_moving_digits*.sh"))  # whole runs that make their data too, as quickstart.sh does
-TRAIN = sorted({*SCRIPTS.glob("train_*.sh"), *SCRIPTS.glob("finetune_*.sh")} - DIGITS)
+OWN = SCRIPTS / "finetune_own.sh"  # from video files to predictions
+TRAIN = sorted({*SCRIPTS.glob("train_*.sh"), *SCRIPTS.glob("finetune_*.sh")} - {*DIGITS, OWN})
 TEST = sorted(SCRIPTS.glob("test_*.sh"))
 DIST = [SCRIPTS / "dist_one_machine.sh", SCRIPTS / "dist_multi_machine.sh"]
 
@@ -163,6 +164,40 @@ def test_slurm_starts_the_multi_machine_script_on_every_node(run, tmp_path):
     assert "--rdzv_endpoint=n1:29500" in arguments and "--rdzv_id=tsm-9" in arguments and "--nnodes=2" in arguments
     args = parse_train_args(arguments[arguments.index("main.py") + 1 :])
     assert (args.batch_size, args.epochs) == (64, 2)
+
+
+@pytest.mark.parametrize(
+    ("net", "shift", "online"), [("tsn", False, False), ("tsm", True, False), ("online", True, True)]
+)
+def test_own_videos_go_from_files_to_predictions(tmp_path, net, shift, online):
+    python, out = tmp_path / "python", tmp_path / "o ut"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >>"$LOG"\necho END >>"$LOG"\n')
+    python.chmod(0o755)
+    (out / "labels").mkdir(parents=True)
+    (out / "labels" / "category.txt").write_text("a\nb b\nc\n")
+    (tmp_path / "my videos").mkdir()
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHON": str(python),
+        "LOG": str(tmp_path / "log"),
+        "NET": net,
+        "GROUP": "^.{15}",
+    }
+    command = ["bash", str(OWN), "my videos", "o ut", "--epochs", "3"]
+    subprocess.run(command, env=env, cwd=tmp_path, check=True, timeout=60)
+    calls = [call.strip("\n").split("\n") for call in (tmp_path / "log").read_text().split("END\n")[:-1]]
+    assert [call[0] for call in calls] == [
+        "tools/vid2img_kinetics.py",
+        "tools/gen_label_kinetics.py",
+        "main.py",
+        "test_models.py",
+    ]
+    assert calls[0][1:3] == [str(tmp_path / "my videos"), str(out / "frames")]
+    assert calls[1][-2:] == ["--group", "^.{15}"]
+    train, test = parse_train_args(calls[2][1:]), parse_test_args(calls[3][1:])
+    assert (train.shift, train.online, train.epochs, train.num_class) == (shift, online, 3, 3)
+    assert train.val_list == test.test_list == str(out / "labels" / "val_videofolder.txt")
+    assert test.weights == str(out / "checkpoint" / net / "ckpt.pth.tar")
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=by_name)
