@@ -38,7 +38,7 @@ def worst_clips_png(
     probabilities, ranks = result.probabilities(), result.ranks()
     of_truth = probabilities[np.arange(len(ranks)), result.labels]
     worst = np.argsort(of_truth, kind="stable")[:_MAX_CLIPS]
-    rows = [np.hstack(_frames(dataset, int(indices[video]))) for video in worst]
+    rows = [_row(_frames(dataset, int(indices[video]))) for video in worst]
     figure = new_figure(_MAX_FRAMES * _FRAME_INCHES, len(rows) * (_FRAME_INCHES + 0.45))
     for axes, picture, video in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, worst, strict=True):
         answer = int(result.scores[video].argmax())
@@ -55,6 +55,12 @@ def worst_clips_png(
         axes.set_anchor("W")
         axes.set_axis_off()
     save_png(figure, path)
+
+
+def _row(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames side by side, with a little white between them."""
+    gap = max(1, frames[0].shape[1] // 50)
+    return np.hstack([np.pad(frame, ((0, 0), (0, gap), (0, 0)), constant_values=255) for frame in frames])
 
 
 def _frames(dataset: TSNDataSet, index: int) -> list[np.ndarray]:
