@@ -75,14 +75,14 @@ def build_run(args: argparse.Namespace, process: Process) -> Run:
     )
     settings = Settings.from_args(args, paths)
     data = _open_data(paths, settings, process)
-    loss_weights = class_weights(settings.class_weights, data.train_set.labels, settings.options.num_class)
     if process.is_main and not settings.evaluate:
         check_writable(settings.log_folder, "see --root_log")
         check_writable(settings.model_folder, "see --root_model")
     resumed = find_checkpoint(settings.resume, settings.model_folder, needed=settings.evaluate)
     tuned = load_checkpoint(settings.tune_from) if settings.tune_from and resumed is None else None
     fc_lr5 = learns_head_faster(resumed, tuned, settings.options, no_fc_lr5=settings.no_fc_lr5)
-    settings = dataclasses.replace(settings, fc_lr5=fc_lr5, loss_weights=loss_weights)
+    weights = class_weights(settings.class_weights, data.train_set.labels, settings.options.num_class)
+    settings = dataclasses.replace(settings, fc_lr5=fc_lr5, loss_weights=weights)
     continues = resumed is not None and not settings.evaluate
     if resumed is not None:
         check_dataset(resumed, settings.options.dataset, settings.options.class_names)
@@ -96,7 +96,7 @@ def build_run(args: argparse.Namespace, process: Process) -> Run:
         restore_optimizer(updater.optimizer, resumed)
     log = _open_log(args, settings, data, process, position, resumed)
     normalize = ClipNormalize(**model.normalization, channels_last=settings.channels_last)
-    networks = Networks.wrap(model, normalize, process, compiled=settings.compile, loss_weights=loss_weights)
+    networks = Networks.wrap(model, normalize, process, compiled=settings.compile, loss_weights=settings.loss_weights)
     run = Run(settings, networks, updater, data, process=process, log=log, position=position)
     if not settings.evaluate:
         _announce(settings, process, position, resumed)

@@ -53,8 +53,12 @@ def probabilities(row):
 def test_a_file_and_a_folder_agree_with_test_models(capsys, tmp_path, weights, video, frames_of_video, options):
     listed = make_list(tmp_path / "list.txt", [(video.name, NUM_FRAMES, 0)])
     where = ["--root_path", video.parent, "--test_list", listed, "--scores", tmp_path / "s.npz", "--io", "video"]
-    command = ["any", "--any_dataset", "--weights", weights, "--test_segments", 4, "-j", 0, *where, *options]
-    test_models.main([str(argument) for argument in command])
+    test_models.main(
+        [
+            str(a)
+            for a in ["any", "--any_dataset", "--weights", weights, "--test_segments", 4, "-j", 0, *where, *options]
+        ]
+    )
     capsys.readouterr()
     expected = torch.from_numpy(Scores.load(tmp_path / "s.npz").scores[0]).softmax(dim=0)
 
