@@ -16,7 +16,7 @@ FLOORS = [
     {"ops.network"},
     {"ops"},  # the modules at the top of ops
     {"ops.training", "ops.evaluation", "ops.streaming", "pretrained"},
-    {"main", "test_models", "tools", "online_demo", "benchmarks", "hubconf"},
+    {"main", "test_models", "opts", "tools", "online_demo", "benchmarks", "hubconf"},
 ]
 FLOOR = {place: number for number, places in enumerate(FLOORS) for place in places}
 TOP_OF_OPS = {"temporal_shift", "models", "non_local", "basic_ops", "dataset", "dataset_config"}
@@ -33,7 +33,7 @@ FILES = [
     for place in ("ops", "archs", "pretrained", "tools", "online_demo", "benchmarks")
     for path in (PROJECT / place).rglob("*.py")
 ]
-FILES += [PROJECT / name for name in ("main.py", "test_models.py", "hubconf.py")]
+FILES += [PROJECT / name for name in ("main.py", "test_models.py", "opts.py", "hubconf.py")]
 MODULES = {module_name(path): path for path in FILES}
 
 

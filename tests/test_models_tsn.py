@@ -272,7 +272,7 @@ def test_a_pool_of_a_published_script_is_the_constructors():
     options = {"arch": "resnet18", "num_segments": 4, "is_shift": True, "non_local": True}
     torch.manual_seed(0)
     expected = settle(make_tsn(temporal_pool=True, **options))
-    clip = random_clip(expected)
+    clip = random_clip(expected, size=32)
     for announced in (True, False):
         model = make_tsn(temporal_pool=announced, **options).eval()
         make_temporal_pool(nn.DataParallel(model).module.base_model, 4)

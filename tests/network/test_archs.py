@@ -56,6 +56,7 @@ def test_mobilenet_by_its_published_calls(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     theirs = torchvision.models.mobilenet_v2(weights=None).eval()
+    randomise_batchnorm(theirs)
     torch.save(theirs.state_dict(), tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth")
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
