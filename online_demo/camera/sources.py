@@ -54,8 +54,8 @@ class FileSource:
     def __init__(self, path: Path, *, name: str | None = None) -> None:
         self.name = name or str(path)
         self._path = path
-        with open_video(str(path)) as container:
-            rate = container.streams.video[0].average_rate
+        with open_video(str(path)) as video:
+            rate = video.stream.average_rate
         self.fps = float(rate) if rate and 1 <= rate <= 1000 else 25.0
 
     def frames(self) -> Iterator[np.ndarray]:

@@ -1,15 +1,14 @@
-"""Opening video containers safely, knowing their frames' order from the packets, and converting frames to RGB."""
+"""Opening video files safely, and reading their packets and frames from the first whole frame to the promised end."""
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 
 import av
-import numpy as np
+from av.stream import Disposition
 
 from ops.common.errors import InputError
 from ops.data.images import MAX_PIXELS
@@ -20,14 +19,129 @@ _CONTAINERS = (
     "3g2,3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,"
     "rm,vc1,webm,wtv,yuv4mpegpipe"
 )
-# Where each packet is one shown frame and carries its time, the packets give every frame's index.
-_ONE_FRAME_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mjpeg"}
-_MIN_PACKET_BYTES = 9  # MPEG-4 writes "nothing to decode here" in up to 8 bytes: no frame comes out
-_TIMED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+# Streams that may be cut anywhere, as a recording that was started between two key frames.
+_STREAMS = {"mpegts", "mpeg"}
+# Headers of sound files are off by a few frames (edit lists, variable rate); a cut file lacks more.
+_SHARE_THAT_MAY_LACK = 0.05
+_FRAMES_THAT_MAY_LACK = 2
 
 
-def open_video(path: str, threads: int = 1) -> av.container.InputContainer:
-    """Open a video file for decoding, its first video stream limited to MAX_PIXELS and `threads`; InputError if none.
+class Video:
+    """An open video file: its first video stream (a cover picture is none), read packet by packet."""
+
+    def __init__(self, path: str, container: av.container.InputContainer, threads: int) -> None:
+        self.path = path
+        self.container = container
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            raise InputError(f"{path}: holds no video")
+        self.stream = streams[0]
+        self.decoder = self.stream.codec_context
+        if self.decoder is None:
+            raise InputError(f"{path}: no decoder for its codec")
+        # By default FFmpeg paints over damaged parts with the previous frame and says nothing.
+        self.decoder.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
+        self.decoder.thread_count = threads
+        self.size = self.decoder.width, self.decoder.height  # as the header says
+        self._num_indexed = len(self.stream.index_entries)  # by the file's index; without one, what opening has read
+        self._num_read = self._num_shown = 0  # packets
+        self._end_s = 0.0  # of the last packet, in any stream
+        self._packets = self._read_packets()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    def packets(self) -> Iterator[av.Packet]:
+        """The stream's packets in decoding order, from the first frame that can be decoded whole; each comes once.
+
+        Left out are empty packets, by which AVI repeats a frame: FFmpeg shows nothing new for them.
+        """
+        return self._packets
+
+    def _read_packets(self) -> Iterator[av.Packet]:
+        ends = [0] * len(self.container.streams)
+        whole_from = None if self.container.format.name in _STREAMS else float("-inf")
+        # Where the header does not count frames, the end of the other streams shows whether the file is whole.
+        for packet in self.container.demux(*([self.stream] if self.stream.frames else [])):
+            index, pts = packet.stream_index, packet.pts
+            if pts is not None:
+                ends[index] = max(ends[index], pts + (packet.duration or 0))
+            if index != self.stream.index or not packet.size:
+                continue
+            self._num_read += 1
+            if whole_from is None and packet.is_keyframe:
+                whole_from = float("-inf") if pts is None else pts
+            if whole_from is not None and (pts is None or pts >= whole_from):
+                self._num_shown += not packet.is_discard
+                yield packet
+        bases = (stream.time_base or 0 for stream in self.container.streams)
+        self._end_s = max(float(end * base) for end, base in zip(ends, bases, strict=True))
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """Decode every frame in presentation order.
+
+        Raises InputError at a frame that is damaged, and after the last one where the file is cut short.
+        """
+        count = 0
+        with naming(self.path):
+            for packet in itertools.chain(self.packets(), [None]):  # None gets the decoder's last frames
+                for frame in self.decoder.decode(packet):
+                    if frame.is_corrupt:
+                        raise InputError(f"{self.path}: damaged: frame {count + 1} cannot be decoded whole")
+                    count += 1
+                    yield frame
+        self.check_whole(count)
+
+    def skip_rest(self) -> None:
+        """Read what packets are left without decoding them; InputError where the file is cut short."""
+        with naming(self.path):
+            for _ in self.packets():
+                pass
+        self.check_whole(self._num_shown)
+
+    def seconds(self, frame: av.VideoFrame) -> float | None:
+        """When a frame is shown, on the file's clock."""
+        return None if frame.pts is None else float(frame.pts * self.stream.time_base)
+
+    def check_whole(self, num_frames: int) -> None:
+        """Raise InputError where a file, read to its end, has clearly fewer frames or seconds than its header says."""
+        if not num_frames:
+            raise InputError(f"{self.path}: holds no frame")
+        promised = self._promised_frames()
+        if num_frames < promised * (1 - _SHARE_THAT_MAY_LACK) - _FRAMES_THAT_MAY_LACK:
+            raise InputError(f"{self.path}: cut short: {num_frames} frames of {promised}")
+        end_s, rate = self._promised_end_s(), self.stream.average_rate
+        if not promised and end_s and rate:
+            may_lack_s = end_s * _SHARE_THAT_MAY_LACK + _FRAMES_THAT_MAY_LACK / float(rate)
+            if self._end_s < end_s - may_lack_s:
+                raise InputError(f"{self.path}: cut short: it ends after {self._end_s:.2f} s of {end_s:.2f} s")
+
+    def _promised_frames(self) -> int:
+        """Number of frames shown, by the container's index, else by its header; 0: neither says it.
+
+        The header counts frames that an edit list hides (`-c copy` cuts), and in AVI those that repeat another.
+        """
+        if self.stream.frames and max(2, self._num_read) <= self._num_indexed:
+            entries = itertools.islice(self.stream.index_entries, self._num_indexed)
+            return sum(1 for entry in entries if entry.size and not entry.is_discard)
+        return self.stream.frames
+
+    def _promised_end_s(self) -> float | None:
+        """Where the last stream ends by the header, in seconds; None where it does not say it reliably.
+
+        Matroska and WebM count no frames, but keep a duration.
+        """
+        container = self.container
+        if container.duration and (container.format.name == "matroska,webm" or len(container.streams) == 1):
+            return container.duration / av.time_base
+        return None
+
+
+def open_video(path: str, threads: int = 1) -> Video:
+    """Open a video file for decoding, limited to MAX_PIXELS and to `threads` (0: one a core); InputError if it is none.
 
     Only plain files in known containers: nothing in the file can lead to another file or to the network.
     """
@@ -35,18 +149,13 @@ def open_video(path: str, threads: int = 1) -> av.container.InputContainer:
         raise InputError(f"{path}: no such video file")
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, "max_pixels": str(MAX_PIXELS)}
     with naming(path):
-        container = av.open(f"file:{path}", options=options)  # "file:", or a colon in the name makes it a protocol
-    if not container.streams.video:
+        # "file:", or a colon in the name makes it a protocol. A title need not be UTF-8.
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+    try:
+        return Video(path, container, threads)
+    except InputError:
         container.close()
-        raise InputError(f"{path}: holds no video")
-    decoder = container.streams.video[0].codec_context
-    if decoder is None:
-        container.close()
-        raise InputError(f"{path}: no decoder for its codec")
-    # By default FFmpeg paints over damaged parts with the previous frame and says nothing.
-    decoder.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
-    decoder.thread_count = threads
-    return container
+        raise
 
 
 @contextmanager
@@ -62,147 +171,3 @@ def naming(path: str) -> Iterator[None]:
         else:
             reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: cannot decode the video ({reason})") from None
-
-
-# Headers of sound files are off by a few frames (edit lists, variable rate); a cut file lacks more.
-_SHARE_THAT_MAY_LACK = 0.05
-_FRAMES_THAT_MAY_LACK = 2
-
-
-def check_whole(path: str, container: av.container.InputContainer, num_frames: int, last_s: float | None) -> None:
-    """Raise InputError where a video, decoded to its end, has clearly fewer frames or seconds than its header says.
-
-    last_s: time of the last frame.
-    """
-    if not num_frames:
-        raise InputError(f"{path}: holds no frame")
-    stream = container.streams.video[0]
-    promised = stream.frames
-    if num_frames < promised * (1 - _SHARE_THAT_MAY_LACK) - _FRAMES_THAT_MAY_LACK:
-        raise InputError(f"{path}: cut short: {num_frames} frames of {promised}")
-    end_s, rate = _promised_end_s(container), stream.average_rate
-    if not promised and end_s and last_s is not None and rate:
-        shown_s = last_s + (1 + _FRAMES_THAT_MAY_LACK) / float(rate)
-        if shown_s < end_s * (1 - _SHARE_THAT_MAY_LACK):
-            raise InputError(f"{path}: cut short: it ends after {last_s:.2f} s of {end_s:.2f} s")
-
-
-def _promised_end_s(container: av.container.InputContainer) -> float | None:
-    """Where the video ends by its container's header, in seconds; None where the header does not say it of the video.
-
-    Matroska and WebM count no frames, but keep a duration: a tag of the stream, or, of a lone stream, the file's.
-    """
-    stream = container.streams.video[0]
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", ""))
-    if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
-    return None
-
-
-class UntrustedPacketsError(Exception):
-    """The packets do not show, or showed wrongly, which frame is which: decode in order instead."""
-
-
-class PacketTable:
-    """A stream's packets, and the presentation index of the frame in each, from the packets' times alone.
-
-    ranks: pts -> 0-based index in presentation order.
-    """
-
-    def __init__(self, packets: list[av.Packet]) -> None:
-        self._packets = packets
-        shown = [(position, packet) for position, packet in enumerate(packets) if not packet.is_discard]
-        times = sorted(packet.pts for _, packet in shown)
-        self.ranks = {pts: rank for rank, pts in enumerate(times)}
-        starts_with_key = bool(shown) and packets[0].is_keyframe and packets[0].pts == times[0]
-        has_empty = any(packet.size < _MIN_PACKET_BYTES for packet in packets)
-        if not starts_with_key or has_empty or len(self.ranks) < len(times):
-            raise UntrustedPacketsError
-        self._keys = [(self.ranks[packet.pts], position) for position, packet in shown if packet.is_keyframe]
-
-    @classmethod
-    def read(cls, container: av.container.InputContainer, max_bytes: int) -> PacketTable:
-        """Read all packets of the first video stream, up to max_bytes together; UntrustedPacketsError if no use."""
-        stream = container.streams.video[0]
-        if container.format.name not in _TIMED_CONTAINERS or stream.codec_context.name not in _ONE_FRAME_CODECS:
-            raise UntrustedPacketsError
-        packets, num_bytes = [], 0
-        for packet in container.demux(stream):
-            if packet.size == 0 and packet.dts is None:
-                break  # the empty packet that ends the stream
-            num_bytes += packet.size
-            if packet.pts is None or packet.is_corrupt or num_bytes > max_bytes:
-                raise UntrustedPacketsError
-            packets.append(packet)
-        return cls(packets)
-
-    def last_key_before(self, rank: int) -> tuple[int, int]:
-        """Position and rank of the last packet from which decoding reaches the frame of this rank."""
-        key_rank, position = max(key for key in self._keys if key[0] <= rank)
-        return position, key_rank
-
-    def decode(
-        self, decoder: av.VideoCodecContext, position: int, first_rank: int, wanted: Set[int]
-    ) -> list[av.VideoFrame]:
-        """Decode the packet at this position; past the last one, drain the decoder.
-
-        Left out are frames shown before first_rank, where decoding started (their references may be missing), and
-        frames that are neither wanted nor referred to by others (in a typical H.264 file that is every second one).
-        """
-        if position > len(self._packets):
-            raise UntrustedPacketsError
-        if position == len(self._packets):
-            return decoder.decode(None)
-        packet = self._packets[position]
-        rank = self.ranks.get(packet.pts, first_rank)
-        if rank < first_rank:
-            return []
-        decoder.skip_frame = "DEFAULT" if rank in wanted else "NONREF"
-        return decoder.decode(packet)
-
-
-class RgbConverter:
-    """Decoded video frame -> uint8 (H, W, 3) RGB array, upright, by the frame's own colour matrix and range.
-
-    The one conversion of the project: frames extracted to files and frames read from the video have the same colours.
-    height: scale to this many rows, keeping the aspect ratio (default: as coded).
-    """
-
-    def __init__(self, height: int | None = None) -> None:
-        self.height = height
-        self._graph_key: tuple[object, ...] | None = None
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise
-        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, quarter_turns % 2)
-        if key != self._graph_key:
-            self._build_graph(frame, sideways=quarter_turns % 2 == 1)
-            self._graph_key = key
-        self._source.push(frame)
-        array = self._sink.pull().to_ndarray()
-        return np.ascontiguousarray(np.rot90(array, quarter_turns)) if quarter_turns else array
-
-    def _build_graph(self, frame: av.VideoFrame, *, sideways: bool) -> None:
-        width, height = frame.width, frame.height
-        if self.height is not None:
-            shown_width, shown_height = (height, width) if sideways else (width, height)
-            width, height = max(1, round(shown_width * self.height / shown_height)), self.height
-            if sideways:
-                width, height = height, width
-        kernel = "bilinear" if self.height is None else "bicubic"
-        self._graph = av.filter.Graph()
-        self._source = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1)
-        )
-        # Without these flags the result is 1 to 2 levels too dark and repeats chroma over pairs of columns.
-        flags = f"{kernel}+accurate_rnd+full_chroma_int"
-        scale = self._graph.add("scale", f"w={width}:h={height}:flags={flags}:threads=1")
-        rgb = self._graph.add("format", "rgb24")
-        self._sink = self._graph.add("buffersink")
-        for node, following in ((self._source, scale), (scale, rgb), (rgb, self._sink)):
-            node.link_to(following)
-        self._graph.configure()

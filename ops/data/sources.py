@@ -16,9 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from ops.common.errors import InputError, counted
-from ops.data.ffmpeg import PacketTable, RgbConverter, UntrustedPacketsError, check_whole, naming, open_video
+from ops.data.ffmpeg import naming, open_video
 from ops.data.frame_ops import image_size
 from ops.data.images import check_backend, read_image, read_tensor
+from ops.data.packets import PacketTable, UntrustedPacketsError
+from ops.data.rgb import RgbConverter
 
 IO_KINDS = ("frames", "video")
 DEFAULT_TMPL = "img_{:05d}.jpg"
@@ -196,29 +198,36 @@ class VideoFile:
     def frames(self) -> Iterator[Frame]:
         """Decode every frame, in presentation order."""
         convert = RgbConverter()
-        for frame in self._decode_all():
-            yield self._wrap(frame, convert)
+        with open_video(self.path, self.threads) as video:
+            for frame in video.frames():
+                yield self._wrap(frame, convert)
 
     def count_frames(self) -> int:
         """Number of frames, by decoding them all."""
-        return sum(1 for _ in self._decode_all())
+        with open_video(self.path, self.threads) as video:
+            return sum(1 for _ in video.frames())
 
-    def _decode_all(self) -> Iterator[av.VideoFrame]:
-        with open_video(self.path, self.threads) as container, naming(self.path):
-            yield from container.decode(container.streams.video[0])
+    def frame_times(self) -> list[float | None]:
+        """When each frame is shown, in seconds on the file's clock, by decoding all; None where the file does not say."""
+        with open_video(self.path, self.threads) as video:
+            return [video.seconds(frame) for frame in video.frames()]
 
     def read_through(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode straight through, giving (index, frame) for these ascending 0-based indices as they come by."""
         convert = RgbConverter()
         remaining = iter(wanted)
         target, count = next(remaining, None), 0
-        for frame in self._decode_all() if target is not None else ():
-            if count == target:
-                yield target, self._wrap(frame, convert)
-                target = next(remaining, None)
-                if target is None:
-                    return
-            count += 1
+        with open_video(self.path, self.threads) as video:
+            for frame in video.frames() if target is not None else ():
+                if count == 0:
+                    convert.fit(frame)
+                if count == target:
+                    yield target, self._wrap(frame, convert)
+                    target = next(remaining, None)
+                    if target is None:
+                        video.skip_rest()
+                        return
+                count += 1
         if target is not None:
             raise InputError(
                 f"{self.path}: frame {target + 1} is asked for, but the video has {counted(count, 'frame')}"
@@ -226,9 +235,8 @@ class VideoFile:
 
     def _decode_from_keys(self, wanted: list[int]) -> Iterator[tuple[int, Frame]]:
         """Skip the packets that no wanted frame needs, by the packets' times; check these on every frame that comes."""
-        with open_video(self.path, self.threads) as container:
-            decoder = container.streams.video[0].codec_context
-            table = PacketTable.read(container, self.max_packet_bytes)
+        with open_video(self.path, self.threads) as video:
+            table = PacketTable.read(video, self.max_packet_bytes)
             convert = RgbConverter()
             targets = set(wanted)
             pending: deque[av.VideoFrame] = deque()
@@ -237,23 +245,24 @@ class VideoFile:
             for target in wanted:
                 key_position, key_rank = table.last_key_before(target)
                 if key_position > position:  # so the target's frame has not come yet
-                    decoder.flush_buffers()
+                    video.decoder.flush_buffers()
                     pending.clear()
                     position, first_rank = key_position, key_rank
                 while rank != target:
                     while not pending:
-                        pending.extend(table.decode(decoder, position, first_rank, targets))
+                        pending.extend(table.decode(video.decoder, position, first_rank, targets))
                         position += 1
                     frame = pending.popleft()
                     last_rank, rank = rank, table.ranks.get(frame.pts, -1)
-                    if not last_rank < rank <= target:
-                        raise UntrustedPacketsError
+                    if not last_rank < rank <= target or (frame.width, frame.height) != video.size:
+                        raise UntrustedPacketsError  # where the size changes, the first frame's is needed
                 yield target, self._wrap(frame, convert)
 
     def _wrap(self, frame: av.VideoFrame, convert: RgbConverter) -> Frame:
         if frame.is_corrupt:
             raise InputError(f"{self.path}: damaged video (a frame cannot be decoded whole)")
-        array = convert(frame)
+        with naming(self.path):
+            array = convert(frame)
         return Image.fromarray(array) if self.is_pillow else torch.from_numpy(array).permute(2, 0, 1)
 
 
@@ -266,13 +275,11 @@ def decoded_frames(
     file that is no video, damaged, cut short, or longer than `max_frames`.
     """
     convert = RgbConverter(height or None)
-    count, last_s = 0, None
-    with open_video(os.fspath(video)) as container, naming(os.fspath(video)):
-        for frame in container.decode(container.streams.video[0]):
-            if frame.is_corrupt:
-                raise InputError(f"{video}: damaged: frame {count + 1} cannot be decoded whole")
+    path = os.fspath(video)
+    with open_video(path) as opened:
+        for count, frame in enumerate(opened.frames()):
             if count == max_frames:
-                raise InputError(f"{video}: has more than {max_frames} frames (--max_frames)")
-            yield convert(frame)
-            count, last_s = count + 1, frame.time
-        check_whole(os.fspath(video), container, count, last_s)
+                raise InputError(f"{path}: has more than {max_frames} frames (--max_frames)")
+            with naming(path):
+                picture = convert(frame)
+            yield picture

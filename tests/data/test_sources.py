@@ -17,6 +17,8 @@ from PIL import Image
 from ops.common.errors import InputError
 from ops.data import ffmpeg, images
 from ops.data.images import jpeg_shape
+from ops.data.packets import PacketTable
+from ops.data.rgb import RgbConverter
 from ops.data.sources import FrameFolder, VideoFile, decoded_frames, num_template_fields
 from tests.helpers import make_frame_folder, make_frames, make_packed_flow
 
@@ -311,7 +313,7 @@ def write_video(path: Path, num_frames: int = 50, *, codec: str = "libx264", **o
 def decode_plainly(path: Path) -> list[np.ndarray]:
     """Every frame in the order in which FFmpeg gives them out."""
     with av.open(str(path)) as container:
-        return [ffmpeg.RgbConverter()(frame) for frame in container.decode(video=0)]
+        return [RgbConverter()(frame) for frame in container.decode(video=0)]
 
 
 KINDS = {
@@ -380,14 +382,14 @@ def test_a_video_that_is_cut_short_is_an_error_after_its_frames(tmp_path: Path, 
 def fed_packets(monkeypatch: pytest.MonkeyPatch, path: Path, indices: list[int]) -> list[int]:
     """Positions of the packets that a read decodes."""
     fed = []
-    decode = ffmpeg.PacketTable.decode
+    decode = PacketTable.decode
 
     def spy(table, decoder, position, *rest):
         fed.append(position)
         return decode(table, decoder, position, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ffmpeg.PacketTable, "decode", spy)
+        patch.setattr(PacketTable, "decode", spy)
         VideoFile(path).read(indices)
     return fed
 
@@ -402,14 +404,14 @@ def test_packets_that_no_wanted_frame_needs_are_skipped(tmp_path: Path, monkeypa
 def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "v.mp4", bf="3", **{"b-pyramid": "0"})
     decoded = []
-    decode = ffmpeg.PacketTable.decode
+    decode = PacketTable.decode
 
     def spy(*args):
         frames = decode(*args)
         decoded.extend(frames)
         return frames
 
-    monkeypatch.setattr(ffmpeg.PacketTable, "decode", spy)
+    monkeypatch.setattr(PacketTable, "decode", spy)
     VideoFile(path).read([0, 49])
     assert len(decoded) < 35
 
@@ -487,7 +489,7 @@ def test_colours_follow_the_videos_own_matrix_and_range(
     blue = luma + 2 * (1 - blue_weight) * blue_difference
     green = (luma - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
     expected = np.clip(255 * np.array([red, green, blue]), 0, 255)
-    assert np.abs(ffmpeg.RgbConverter()(frame)[8, 16] - expected).max() <= 1
+    assert np.abs(RgbConverter()(frame)[8, 16] - expected).max() <= 1
 
 
 def test_indices_that_are_not_there(tmp_path: Path) -> None:
