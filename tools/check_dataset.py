@@ -49,7 +49,7 @@ def check_video(record: VideoRecord, *, dataset: TSNDataSet, decode: str) -> Fin
     try:
         source = dataset.open(record)
         if isinstance(source, VideoFile):
-            # Counting decodes; `all` also converts each frame, which finds those that are damaged.
+            # Counting decodes; `all` also converts each frame.
             found = sum(1 for _ in source.frames()) if decode == "all" else source.count_frames()
         else:
             found = source.count_frames()
@@ -58,8 +58,9 @@ def check_video(record: VideoRecord, *, dataset: TSNDataSet, decode: str) -> Fin
         if not found:
             there = "" if isinstance(source, VideoFile) else example_of(os.listdir(source.directory))
             return Finding(0, problem or f"no frames{there}")
-        if decode != "none" and not (decode == "all" and isinstance(source, VideoFile)):
-            _decode(source, range(found) if decode == "all" else sorted({0, found // 2, found - 1}))
+        if decode != "none":
+            every = decode == "all" and isinstance(source, FrameFolder)
+            _decode(source, range(found) if every else sorted({0, found // 2, found - 1}))
     except InputError as error:
         return Finding(0, str(error))
     if problem is None and found != record.num_frames:

@@ -22,17 +22,14 @@ import torch
 from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import init_from_env
 from ops.common.errors import InputError, counted, escaped, run_command
-from ops.data.ffmpeg import naming, open_video
 from ops.data.sampling import stack_indices, test_indices
-from ops.data.sources import DEFAULT_TMPL, Frame, FrameFolder, VideoFile
+from ops.data.sources import DEFAULT_FPS, DEFAULT_TMPL, Frame, FrameFolder, VideoFile
 from ops.dataset import load_clip
 from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, load_net
 from ops.evaluation.tables import class_names_or_numbers
 from ops.opts import ShowDefaults
 from pretrained.table import local_path
-
-FOLDER_FPS = 25.0
 
 
 class _Frames:
@@ -45,16 +42,27 @@ class _Frames:
         return [self.frames[int(index)] for index in indices]
 
 
-def make_windows(num_frames: int, window_frames: int, stride_frames: float) -> list[range]:
-    """Frames of windows every `stride_frames`; the last one ends with the video, so that no frame is left out.
+def make_windows(times: np.ndarray, window_s: float, stride_s: float) -> list[range]:
+    """Frames of windows every `stride_s`; the last one ends with the video, so that no frame is left out.
 
-    Example: 10 frames, windows of 4 every 4 -> [0, 4), [4, 8), [6, 10).
+    times: see `frame_times`; windows start and end at the nearest of them, and hold one frame at least.
+    Example: 10 frames, one a second, windows of 4 s every 4 s -> [0, 4), [4, 8), [6, 10).
     """
-    last = max(0, num_frames - window_frames)
-    starts = [round(stride_frames * number) for number in range(int(last / stride_frames + 1e-6) + 1)]
-    if starts[-1] < last and starts[-1] + window_frames < num_frames:
+    num_frames, end = len(times) - 1, times[-1]
+    stride_s = max(stride_s, end / num_frames)
+    last = max(0.0, end - window_s)
+    starts = [stride_s * number for number in range(int(last / stride_s + 1e-6) + 1)]
+    if starts[-1] < last and starts[-1] + window_s < end:
         starts.append(last)
-    return [range(start, min(start + window_frames, num_frames)) for start in starts]
+    windows = {}
+    for start in starts:
+        first = min(_nearest(times, start), num_frames - 1)
+        windows[range(first, max(first + 1, _nearest(times, times[first] + window_s)))] = None
+    return list(windows)  # in order, each once
+
+
+def _nearest(times: np.ndarray, time: float) -> int:
+    return int(np.abs(times - time).argmin())
 
 
 def window_frames(net: Net, window: range) -> np.ndarray:
@@ -80,30 +88,29 @@ def read_windows(source: VideoFile | FrameFolder, wanted: Sequence[np.ndarray]) 
         yield _Frames(kept)
 
 
-def open_source(path: str, net: Net, image_tmpl: str | None, backend: str) -> tuple[VideoFile | FrameFolder, int]:
-    """The frames of a video file or folder, and how many there are; InputError for neither, or without a frame."""
+def open_source(path: str, net: Net, image_tmpl: str | None, backend: str) -> VideoFile | FrameFolder:
+    """The frames of a video file or folder; InputError for a folder without any."""
     modality = net.options.modality
     if not Path(path).is_dir():
-        source = VideoFile(path, modality, backend, threads=0)
-        problem = "a video without frames"
-    else:
-        known = DATASETS.get(net.options.dataset)
-        known_tmpl = None if known is None else known.flow_tmpl if modality == "Flow" else known.image_tmpl
-        image_tmpl = image_tmpl or net.options.image_tmpl or known_tmpl or DEFAULT_TMPL
-        source = FrameFolder(path, image_tmpl, modality, backend)
-        problem = f"no frames called {Path(source.paths(0)[0]).name} and so on; give their names with --image_tmpl"
-    num_frames = source.count_frames()
-    if num_frames == 0:
-        raise InputError(f"{path}: {problem}")
-    return source, num_frames
+        return VideoFile(path, modality, backend, threads=0)
+    known = DATASETS.get(net.options.dataset)
+    known_tmpl = None if known is None else known.flow_tmpl if modality == "Flow" else known.image_tmpl
+    image_tmpl = image_tmpl or net.options.image_tmpl or known_tmpl or DEFAULT_TMPL
+    source = FrameFolder(path, image_tmpl, modality, backend)
+    if not source.count_frames():
+        name = Path(source.paths(0)[0]).name
+        raise InputError(f"{path}: no frames called {name} and so on; give their names with --image_tmpl")
+    return source
 
 
-def frame_rate(source: VideoFile | FrameFolder, fps: float | None) -> float:
-    """Frames a second: as given, else as the file says, else 25."""
-    if fps is not None or isinstance(source, FrameFolder):
-        return fps or FOLDER_FPS
-    with open_video(source.path) as container, naming(source.path):
-        return float(container.streams.video[0].average_rate or FOLDER_FPS)
+def frame_times(source: VideoFile | FrameFolder, fps: float | None) -> np.ndarray:
+    """Seconds from the first frame to each frame and to the last one's end, (N + 1,): the file's own, or by a rate.
+
+    The rate is `fps`; without it, that of a folder is 25 frames a second.
+    """
+    if fps is None and isinstance(source, VideoFile):
+        return np.array(source.frame_times())
+    return np.arange(source.count_frames() + 1) / (fps or DEFAULT_FPS)
 
 
 def find_class_names(labels: str | None, net: Net) -> list[str]:
@@ -207,19 +214,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(path: str, net: Net, names: Sequence[str], args: argparse.Namespace) -> None:
     """Classify a video and print the answer; InputError if it cannot be read."""
-    source, num_frames = open_source(path, net, args.image_tmpl, args.image_backend)
-    fps = frame_rate(source, args.fps)
+    source = open_source(path, net, args.image_tmpl, args.image_backend)
+    times = frame_times(source, args.fps)
+    num_frames = len(times) - 1
     windows = [range(num_frames)]
     if args.window is not None:
-        stride = args.stride if args.stride is not None else args.window / 2
-        windows = make_windows(num_frames, max(1, round(args.window * fps)), max(1.0, stride * fps))
+        windows = make_windows(times, args.window, args.stride if args.stride is not None else args.window / 2)
     if not args.json:
-        print(f"{path}: {counted(num_frames, 'frame')} at {fps:g} a second, {net}")
+        print(f"{path}: {counted(num_frames, 'frame')} at {num_frames / times[-1]:g} a second, {net}")
     wanted = [window_frames(net, window) for window in windows]
     rng = np.random.RandomState(0)  # the test transforms draw nothing from it
     for window, frames, window_source in zip(windows, wanted, read_windows(source, wanted), strict=True):
         best = best_classes(net, load_clip(window_source, frames, net.transform, rng), names, args.topk)
-        start, end = window.start / fps, window.stop / fps
+        start, end = float(times[window.start]), float(times[window.stop])
         if args.json:
             print(json.dumps({"video": path, "start": start, "end": end, "predictions": best}), flush=True)
         elif args.window is None:

@@ -20,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import run_command
 from tools.shared.extraction import vid2img
-from tools.shared.files import VIDEO_SUFFIXES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Extract all videos; returns 1 if any failed."""
-    return vid2img(argv, doc=__doc__, suffixes=VIDEO_SUFFIXES, height=331, image_tmpl="img_{:05d}.jpg")
+    return vid2img(argv, doc=__doc__, height=331, image_tmpl="img_{:05d}.jpg")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Video:
         self.container = container
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            raise InputError(f"{path}: holds no video")
+            raise InputError(f"{path}: holds no video (a cover picture is none)")
         self.stream = streams[0]
         self.decoder = self.stream.codec_context
         if self.decoder is None:
@@ -101,10 +101,6 @@ class Video:
             for _ in self.packets():
                 pass
         self.check_whole(self._num_shown)
-
-    def seconds(self, frame: av.VideoFrame) -> float | None:
-        """When a frame is shown, on the file's clock."""
-        return None if frame.pts is None else float(frame.pts * self.stream.time_base)
 
     def check_whole(self, num_frames: int) -> None:
         """Raise InputError where a file, read to its end, has clearly fewer frames or seconds than its header says."""

@@ -1,4 +1,4 @@
-"""Which frame is in which packet of a video, from the packets alone: so that those no wanted frame needs are skipped."""
+"""Which frame is in which packet of a video, so that the packets that no wanted frame needs are not decoded."""
 
 from __future__ import annotations
 

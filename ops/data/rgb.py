@@ -14,8 +14,8 @@ import numpy as np
 
 _UNSPECIFIED = 2
 _BT2020 = 9
-# AVColorSpace: RGB, BT.709, unspecified, FCC, BT.601 (625 and 525 lines), SMPTE 240M, BT.2020. FFmpeg shows BT.2020 with
-# constant luminance by the coefficients of the other, and whatever else (reserved, YCgCo...) as if it was unspecified.
+# AVColorSpace: RGB, BT.709, unspecified, FCC, BT.601 (625 and 525 lines), SMPTE 240M, BT.2020. FFmpeg shows BT.2020 of
+# constant luminance by the coefficients of the other, and all else (reserved, YCgCo...) as if it was unspecified.
 _MATRICES = {0, 1, _UNSPECIFIED, 4, 5, 6, 7, _BT2020}
 _FALLBACKS = {10: _BT2020}
 

@@ -26,6 +26,7 @@ IO_KINDS = ("frames", "video")
 DEFAULT_TMPL = "img_{:05d}.jpg"
 # Mean of packed flow's third channel. JPEG leaves up to 3 of it in real flow and 21 in pure noise; pictures have 90.
 MAX_PACKED_BLUE = 24
+DEFAULT_FPS = 25  # of a folder, or of a file that does not say its rate
 
 # One decoded frame. torchvision: uint8 (C, H, W), C = 3 or, for flow, 2 (x, y). pillow: an RGB image, or for flow a
 # pair of L images.
@@ -207,10 +208,19 @@ class VideoFile:
         with open_video(self.path, self.threads) as video:
             return sum(1 for _ in video.frames())
 
-    def frame_times(self) -> list[float | None]:
-        """When each frame is shown, in seconds on the file's clock, by decoding all; None where the file does not say."""
+    def frame_times(self) -> list[float]:
+        """Seconds from the first frame to each of the N frames and to the end of the last one, by decoding all.
+
+        N + 1 times: the frames' own, or by the average rate where the file does not say them.
+        """
         with open_video(self.path, self.threads) as video:
-            return [video.seconds(frame) for frame in video.frames()]
+            stamps = [(frame.pts, frame.duration) for frame in video.frames()]
+            rate, base = video.stream.average_rate or DEFAULT_FPS, video.stream.time_base
+        times = [pts for pts, _ in stamps]
+        if None in times or times != sorted(times):
+            return [float(number / rate) for number in range(len(times) + 1)]
+        seconds = [(pts - times[0]) * base for pts in times]
+        return [float(second) for second in (*seconds, seconds[-1] + (stamps[-1][1] * base or 1 / rate))]
 
     def read_through(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode straight through, giving (index, frame) for these ascending 0-based indices as they come by."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ops.common.errors import InputError, counted, escaped
-from tools.shared.files import find_videos
+from tools.shared.files import videos_and_others
 from tools.shared.report import first_of
 from tools.shared.video_folders import Entry, VideoFolders, split_of
 
@@ -47,7 +47,7 @@ def entries_from_folders(
     subsets = {subset: entries for subset, entries in subsets.items() if entries}
     if not subsets:
         wanted = "<class>/<video>" + (".mp4 or the like" if folders.videos else "/ with frames")
-        hint = " (--videos lists video files)" if not folders.videos and find_videos(folders.root) else ""
+        hint = " (--videos lists video files)" if not folders.videos and videos_and_others(folders.root)[0] else ""
         raise InputError(f"{folders.root}: no {wanted} in it, nor in train/ and val/ in it{hint}")
     _report_gaps(classes, subsets)
     return classes, subsets

@@ -113,11 +113,18 @@ def add_run_options(parser: argparse.ArgumentParser, *, timeout_s: int) -> None:
 
 
 def vid2img(
-    argv: Sequence[str] | None, *, doc: str, suffixes: Collection[str], height: int, image_tmpl: str, flat: bool = False
+    argv: Sequence[str] | None,
+    *,
+    doc: str,
+    height: int,
+    image_tmpl: str,
+    suffixes: Collection[str] | None = None,
+    flat: bool = False,
 ) -> int:
-    """The command of a vid2img tool: extract every video below a folder; returns 1 if any failed.
+    """The command of a vid2img tool: extract every video below a folder (or those with these endings alone).
 
-    A video's frames get a folder of the same path below OUT_ROOT, or, where `flat`, of its name.
+    A video's frames get a folder of the same path below OUT_ROOT, or, where `flat`, of its name. Returns 1 if any
+    failed.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=ShowDefaults)
     parser.add_argument("video_root", help="folder of the video files, at any depth")
@@ -132,9 +139,10 @@ def vid2img(
     add_run_options(parser, timeout_s=3600)
     args = parser.parse_args(argv)
     root, out = existing_folder(args.video_root, "videos"), Path(args.out_root)
-    videos = [video for video in find_videos(root) if video.suffix.lower() in suffixes]
+    videos = find_videos(root, suffixes)
     if not videos:
-        raise InputError(f"{root}: no videos ({' '.join(sorted(suffixes))}) in it or its folders")
+        endings = f" ({' '.join(sorted(suffixes))})" if suffixes else ""
+        raise InputError(f"{root}: no videos{endings} in it or its folders")
     jobs = [(root / video, out / (video.stem if flat else video.with_suffix(""))) for video in videos]
     options = Extraction(
         image_tmpl, args.height, args.quality, args.max_frames, keep_damaged=args.keep_damaged, overwrite=args.overwrite

@@ -17,7 +17,7 @@ from ops.data.sources import FrameFolder, VideoFile, num_template_fields, number
 from ops.dataset import find_video_file
 from ops.dataset_config import DATASETS
 from ops.opts import ShowDefaults
-from tools.shared.files import existing_folder
+from tools.shared.files import existing_folder, find_videos
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
 from tools.shared.missing import report_missing, why_missing
 from tools.shared.report import print_first
@@ -189,6 +189,8 @@ def video_folders(args: argparse.Namespace, dataset: str) -> VideoFolders:
 def write_dataset(args: argparse.Namespace, dataset: str, subsets: Subsets, classes: Sequence[str]) -> int:
     """Write the lists and category.txt of a row of the table of data sets; returns the exit status."""
     spec = DATASETS[dataset]
+    if args.videos:
+        find_videos(Path(args.root))  # names the files that are none
     names = spec.flow_lists if args.flow else spec.lists
     out = Path(args.out)
     status = _write_lists(

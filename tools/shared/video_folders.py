@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.common.errors import InputError
-from tools.shared.files import VIDEO_SUFFIXES
+from tools.shared.files import VIDEO_SUFFIXES, is_video
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class VideoFolders:
         return stems | {name: name for name in names}
 
     def _stems(self, folder: str) -> list[str]:
-        """Names of the video files in a folder, less their suffixes."""
+        """Names of the video files in a folder, less their suffixes (unless that is unusual for a video)."""
         names: dict[str, str] = {}
         for name, is_folder in self._entries(folder):
-            stem, suffix = os.path.splitext(name)
-            if is_folder or suffix.lower() not in VIDEO_SUFFIXES:
+            if is_folder or not is_video(self.root / folder / name):
                 continue
+            stem = _without_suffix(name)
             if stem in names:
                 raise InputError(
                     f"{self.root / folder}: {name} and {names[stem]} would be one video in a list: rename one"
