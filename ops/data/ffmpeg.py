@@ -44,7 +44,8 @@ class Video:
         self.decoder.thread_count = threads
         self.size = self.decoder.width, self.decoder.height  # as the header says
         self._num_indexed = len(self.stream.index_entries)  # by the file's index; without one, what opening has read
-        self._num_read = self._num_shown = 0  # packets
+        self._num_read = 0  # packets
+        self.shown_dts: list[int | None] = []  # decoding times of the packets read, less those that an edit list hides
         self._end_s = 0.0  # of the last packet, in any stream
         self._packets = self._read_packets()
 
@@ -75,7 +76,8 @@ class Video:
             if whole_from is None and packet.is_keyframe:
                 whole_from = float("-inf") if pts is None else pts
             if whole_from is not None and (pts is None or pts >= whole_from):
-                self._num_shown += not packet.is_discard
+                if not packet.is_discard:
+                    self.shown_dts.append(packet.dts)
                 yield packet
         bases = (stream.time_base or 0 for stream in self.container.streams)
         self._end_s = max(float(end * base) for end, base in zip(ends, bases, strict=True))
@@ -100,7 +102,7 @@ class Video:
         with naming(self.path):
             for _ in self.packets():
                 pass
-        self.check_whole(self._num_shown)
+        self.check_whole(len(self.shown_dts))
 
     def check_whole(self, num_frames: int) -> None:
         """Raise InputError where a file, read to its end, has clearly fewer frames or seconds than its header says."""

@@ -211,16 +211,19 @@ class VideoFile:
     def frame_times(self) -> list[float]:
         """Seconds from the first frame to each of the N frames and to the end of the last one, by decoding all.
 
-        N + 1 times: the frames' own, or by the average rate where the file does not say them.
+        N + 1 times: the frames' own; where the file keeps only the packets' (AVI), those; else by the average rate.
         """
         with open_video(self.path, self.threads) as video:
-            stamps = [(frame.pts, frame.duration) for frame in video.frames()]
-            rate, base = video.stream.average_rate or DEFAULT_FPS, video.stream.time_base
-        times = [pts for pts, _ in stamps]
-        if None in times or times != sorted(times):
-            return [float(number / rate) for number in range(len(times) + 1)]
-        seconds = [(pts - times[0]) * base for pts in times]
-        return [float(second) for second in (*seconds, seconds[-1] + (stamps[-1][1] * base or 1 / rate))]
+            frames = [(frame.pts, frame.duration) for frame in video.frames()]
+            rate, base = video.stream.guessed_rate or DEFAULT_FPS, video.stream.time_base
+            is_avi = video.container.format.name == "avi"
+        ticks, last = [pts for pts, _ in frames], frames[-1][1]
+        if is_avi or None in ticks or ticks != sorted(ticks):  # FFmpeg makes up times for AVI
+            ticks, last = video.shown_dts, None
+        if None in ticks or len(ticks) != len(frames):
+            return [float(number / rate) for number in range(len(frames) + 1)]
+        seconds = [(tick - ticks[0]) * base for tick in ticks]
+        return [float(second) for second in (*seconds, seconds[-1] + (last * base if last else 1 / rate))]
 
     def read_through(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode straight through, giving (index, frame) for these ascending 0-based indices as they come by."""
