@@ -19,6 +19,7 @@ _CONTAINERS = (
     "3g2,3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,"
     "rm,vc1,webm,wtv,yuv4mpegpipe"
 )
+_MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 # Streams that may be cut anywhere, as a recording that was started between two key frames.
 _STREAMS = {"mpegts", "mpeg"}
 # Headers of sound files are off by a few frames (edit lists, variable rate); a cut file lacks more.
@@ -108,24 +109,21 @@ class Video:
         """Raise InputError where a file, read to its end, has clearly fewer frames or seconds than its header says."""
         if not num_frames:
             raise InputError(f"{self.path}: holds no frame")
-        promised = self._promised_frames()
-        if num_frames < promised * (1 - _SHARE_THAT_MAY_LACK) - _FRAMES_THAT_MAY_LACK:
-            raise InputError(f"{self.path}: cut short: {num_frames} frames of {promised}")
+        if _clearly_less(num_frames, self.stream.frames) and _clearly_less(num_frames, self._num_indexed_shown()):
+            raise InputError(f"{self.path}: cut short: {num_frames} frames of {self._num_indexed_shown()}")
         end_s, rate = self._promised_end_s(), self.stream.average_rate
-        if not promised and end_s and rate:
-            may_lack_s = end_s * _SHARE_THAT_MAY_LACK + _FRAMES_THAT_MAY_LACK / float(rate)
-            if self._end_s < end_s - may_lack_s:
-                raise InputError(f"{self.path}: cut short: it ends after {self._end_s:.2f} s of {end_s:.2f} s")
+        if not self.stream.frames and end_s and rate and _clearly_less(self._end_s * rate, end_s * rate):
+            raise InputError(f"{self.path}: cut short: it ends after {self._end_s:.2f} s of {end_s:.2f} s")
 
-    def _promised_frames(self) -> int:
-        """Number of frames shown, by the container's index, else by its header; 0: neither says it.
+    def _num_indexed_shown(self) -> int:
+        """Number of frames shown by the file's index, else by its header.
 
         The header counts frames that an edit list hides (`-c copy` cuts), and in AVI those that repeat another.
         """
-        if self.stream.frames and max(2, self._num_read) <= self._num_indexed:
-            entries = itertools.islice(self.stream.index_entries, self._num_indexed)
-            return sum(1 for entry in entries if entry.size and not entry.is_discard)
-        return self.stream.frames
+        if max(2, self._num_read) > self._num_indexed:  # a cut file has no index, or one with fewer packets in it
+            return self.stream.frames
+        entries = itertools.islice(self.stream.index_entries, self._num_indexed)
+        return sum(1 for entry in entries if entry.size and not entry.is_discard)
 
     def _promised_end_s(self) -> float | None:
         """Where the last stream ends by the header, in seconds; None where it does not say it reliably.
@@ -138,6 +136,10 @@ class Video:
         return None
 
 
+def _clearly_less(num_frames: float, promised: float) -> bool:
+    return num_frames < promised * (1 - _SHARE_THAT_MAY_LACK) - _FRAMES_THAT_MAY_LACK
+
+
 def open_video(path: str, threads: int = 1) -> Video:
     """Open a video file for decoding, limited to MAX_PIXELS and to `threads` (0: one a core); InputError if it is none.
 
@@ -147,13 +149,24 @@ def open_video(path: str, threads: int = 1) -> Video:
         raise InputError(f"{path}: no such video file")
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, "max_pixels": str(MAX_PIXELS)}
     with naming(path):
-        # "file:", or a colon in the name makes it a protocol. A title need not be UTF-8.
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        container = None
+        if path.lower().endswith((".mp4", ".m4v", ".mov")):
+            # Its header says all that is needed: do not decode a frame for more, which takes longer than the rest.
+            container = _open(path, options | {"skip_frame": "all", "analyzeduration": "1"})
+            if container.format.name != _MOV:
+                container.close()
+                container = None
+        container = container or _open(path, options)
     try:
         return Video(path, container, threads)
     except InputError:
         container.close()
         raise
+
+
+def _open(path: str, options: dict[str, str]) -> av.container.InputContainer:
+    # "file:", or a colon in the name makes it a protocol. A title need not be UTF-8.
+    return av.open(f"file:{path}", options=options, metadata_errors="replace")
 
 
 @contextmanager

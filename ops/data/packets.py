@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import bisect
+from collections.abc import Iterator, Set
 
 import av
 
@@ -28,14 +29,14 @@ class PacketTable:
     def __init__(self, packets: list[av.Packet], *, skips_unreferenced: bool) -> None:
         self._packets = packets
         self._unwanted = "NONREF" if skips_unreferenced else "DEFAULT"
-        shown = [(position, packet) for position, packet in enumerate(packets) if not packet.is_discard]
-        times = sorted(packet.pts for _, packet in shown)
-        self.ranks = {pts: rank for rank, pts in enumerate(times)}
-        starts_with_key = bool(shown) and packets[0].is_keyframe and packets[0].pts == times[0]
-        has_empty = skips_unreferenced and any(packet.size < _MIN_PACKET_BYTES for packet in packets)
-        if not starts_with_key or has_empty or len(self.ranks) < len(times):
+        shown = [(packet.pts, position) for position, packet in enumerate(packets) if not packet.is_discard]
+        shown.sort()
+        self.ranks = {pts: rank for rank, (pts, _) in enumerate(shown)}
+        self._positions = [position for _, position in shown]
+        is_sound = bool(shown) and shown[0][1] == 0 and packets[0].is_keyframe and len(self.ranks) == len(shown)
+        if not is_sound or (skips_unreferenced and min(packet.size for packet in packets) < _MIN_PACKET_BYTES):
             raise UntrustedPacketsError
-        self._keys = [(self.ranks[packet.pts], position) for position, packet in shown if packet.is_keyframe]
+        self._keys = [(rank, position) for rank, (_, position) in enumerate(shown) if packets[position].is_keyframe]
 
     @classmethod
     def read(cls, video: Video, max_bytes: int) -> PacketTable:
@@ -59,28 +60,35 @@ class PacketTable:
         return table
 
     def last_key_before(self, rank: int) -> tuple[int, int]:
-        """Position and rank of the last packet from which decoding reaches the frame of this rank."""
-        key_rank, position = max(key for key in self._keys if key[0] <= rank)
-        return position, key_rank
+        """Rank and position of the last packet from which decoding reaches the frame of this rank."""
+        return self._keys[bisect.bisect_left(self._keys, (rank + 1,)) - 1]
 
-    def decode(
-        self, decoder: av.VideoCodecContext, position: int, first_rank: int, wanted: Set[int]
-    ) -> list[av.VideoFrame]:
-        """Decode the packet at this position; past the last one, drain the decoder.
+    def decode_from(
+        self, decoder: av.VideoCodecContext, key: tuple[int, int], wanted: Set[int]
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode from a key packet (rank, position) to the last wanted frame; gives (rank, frame), in order.
 
-        Left out are frames shown before first_rank, where decoding started (their references may be missing), and
-        frames that are neither wanted nor referred to by others (in a typical H.264 file that is every second one).
+        Left out are frames shown before the key's (their references may be missing), and frames that are neither wanted
+        nor referred to by others (in a typical H.264 file that is every second one).
         """
-        if position > len(self._packets):
-            raise UntrustedPacketsError
-        if position == len(self._packets):
-            return decoder.decode(None)
-        packet = self._packets[position]
-        rank = self.ranks.get(packet.pts, first_rank)
-        if rank < first_rank:
-            return []
-        decoder.skip_frame = "DEFAULT" if rank in wanted else self._unwanted
+        first_rank, position = key
+        last = max(self._positions[rank] for rank in wanted)
+        for packet in self._packets[position : last + 1]:
+            rank = self.ranks.get(packet.pts, first_rank)
+            if rank >= first_rank:
+                decoder.skip_frame = "DEFAULT" if rank in wanted else self._unwanted
+                yield from self._ranked(self.decode(decoder, packet))
+        yield from self._ranked(self.decode(decoder, None))  # what it holds back comes sooner so than by more packets
+        decoder.flush_buffers()
+
+    @staticmethod
+    def decode(decoder: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """Frames that a packet, or the end of them, brings."""
         return decoder.decode(packet)
+
+    def _ranked(self, frames: list[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+        for frame in frames:
+            yield self.ranks.get(frame.pts, -1), frame
 
 
 def _is_one_vp9_frame(packet: av.Packet) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import string
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -250,26 +250,21 @@ class VideoFile:
         """Skip the packets that no wanted frame needs, by the packets' times; check these on every frame that comes."""
         with open_video(self.path, self.threads) as video:
             table = PacketTable.read(video, self.max_packet_bytes)
+            if wanted[-1] >= len(table.ranks):
+                raise UntrustedPacketsError
             convert = RgbConverter()
-            targets = set(wanted)
-            pending: deque[av.VideoFrame] = deque()
-            position = first_rank = 0
-            rank = -1  # of the last frame that came
-            for target in wanted:
-                key_position, key_rank = table.last_key_before(target)
-                if key_position > position:  # so the target's frame has not come yet
-                    video.decoder.flush_buffers()
-                    pending.clear()
-                    position, first_rank = key_position, key_rank
-                while rank != target:
-                    while not pending:
-                        pending.extend(table.decode(video.decoder, position, first_rank, targets))
-                        position += 1
-                    frame = pending.popleft()
-                    last_rank, rank = rank, table.ranks.get(frame.pts, -1)
-                    if not last_rank < rank <= target or (frame.width, frame.height) != video.size:
+            last_rank = -1
+            for key, group in itertools.groupby(wanted, table.last_key_before):
+                targets = set(group)
+                for rank, frame in table.decode_from(video.decoder, key, targets):
+                    if rank <= last_rank or (frame.width, frame.height) != video.size:
                         raise UntrustedPacketsError  # where the size changes, the first frame's is needed
-                yield target, self._wrap(frame, convert)
+                    last_rank = rank
+                    if rank in targets:
+                        targets.remove(rank)
+                        yield rank, self._wrap(frame, convert)
+                if targets:
+                    raise UntrustedPacketsError
 
     def _wrap(self, frame: av.VideoFrame, convert: RgbConverter) -> Frame:
         if frame.is_corrupt:

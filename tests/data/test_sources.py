@@ -381,15 +381,17 @@ def test_a_video_that_is_cut_short_is_an_error_after_its_frames(tmp_path: Path, 
 
 def fed_packets(monkeypatch: pytest.MonkeyPatch, path: Path, indices: list[int]) -> list[int]:
     """Positions of the packets that a read decodes."""
+    with av.open(str(path)) as container:
+        positions = {packet.dts: position for position, packet in enumerate(container.demux(video=0)) if packet.size}
     fed = []
     decode = PacketTable.decode
 
-    def spy(table, decoder, position, *rest):
-        fed.append(position)
-        return decode(table, decoder, position, *rest)
+    def spy(decoder, packet):
+        fed.extend([] if packet is None else [positions[packet.dts]])
+        return decode(decoder, packet)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PacketTable, "decode", spy)
+        patch.setattr(PacketTable, "decode", staticmethod(spy))
         VideoFile(path).read(indices)
     return fed
 
@@ -411,7 +413,7 @@ def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path: Path, monkeypat
         decoded.extend(frames)
         return frames
 
-    monkeypatch.setattr(PacketTable, "decode", spy)
+    monkeypatch.setattr(PacketTable, "decode", staticmethod(spy))
     VideoFile(path).read([0, 49])
     assert len(decoded) < 35
 
