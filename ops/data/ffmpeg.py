@@ -149,14 +149,12 @@ def open_video(path: str, threads: int = 1) -> Video:
         raise InputError(f"{path}: no such video file")
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, "max_pixels": str(MAX_PIXELS)}
     with naming(path):
-        container = None
-        if path.lower().endswith((".mp4", ".m4v", ".mov")):
-            # Its header says all that is needed: do not decode a frame for more, which takes longer than the rest.
-            container = _open(path, options | {"skip_frame": "all", "analyzeduration": "1"})
-            if container.format.name != _MOV:
-                container.close()
-                container = None
-        container = container or _open(path, options)
+        # MP4's header says all that is needed; decoding a frame for more would take longer than the rest of opening.
+        is_mov = path.lower().endswith((".mp4", ".m4v", ".mov"))
+        container = _open(path, options | ({"skip_frame": "all", "analyzeduration": "1"} if is_mov else {}))
+        if is_mov and container.format.name != _MOV:  # another container under its name
+            container.close()
+            container = _open(path, options)
     try:
         return Video(path, container, threads)
     except InputError:
