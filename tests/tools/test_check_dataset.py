@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ops.common.errors import InputError
+from ops.data.sources import VideoFile
 from tests.helpers import make_frame_folder, make_frames, make_kinetics_tree, make_list, make_video
 from tools import check_dataset
 
@@ -126,6 +127,19 @@ def test_video_files(tmp_path, capsys, decode):
     assert check(list_file, tmp_path / "root", "--io", "video", "--decode", decode, "--fix", tmp_path / "new.txt") == 1
     assert problems_of(capsys.readouterr().err, list_file).keys() == {2, 3, 4}
     assert (tmp_path / "new.txt").read_text() == "a 6 0\nb.mp4 7 0\n"
+
+
+@pytest.mark.parametrize("decode", ["some", "all"])
+def test_a_frame_that_only_reading_by_index_misses_is_found(tmp_path, capsys, monkeypatch, decode):
+    make_video(tmp_path / "root/a.mp4", make_frames(6))
+
+    def read(source, indices):
+        raise InputError(f"{source.path}: frame {indices[0] + 1} is damaged")
+
+    monkeypatch.setattr(VideoFile, "read", read)
+    list_file = make_list(tmp_path / "list.txt", [("a", 6, 0)])
+    assert check(list_file, tmp_path / "root", "--io", "video", "--decode", decode) == 1
+    assert "a.mp4: frame 1 is damaged" in capsys.readouterr().err
 
 
 def test_mistakes(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ops.common.errors import InputError
+from ops.dataset import TSNDataSet
 from ops.dataset_config import DataOptions, resolve_dataset
 from tests.helpers import make_frame_folder, make_frames, make_video
 from tests.tools.helpers import gen_kinetics, lines, make_folders
@@ -49,6 +50,19 @@ def test_class_folders_of_video_files_list_them_as_their_frame_folders(tmp_path,
     make_video(tmp_path / "images/train/a/x.avi", make_frames(3))
     with pytest.raises(InputError, match="would be one video in a list"):
         gen_kinetics(tmp_path, "--from_folders", "--videos")
+
+
+def test_every_video_file_is_listed_and_the_others_are_named(tmp_path, capsys):
+    for name in ("x.mts", "y.m2ts", "no_ending", "unknown.ending"):
+        made = make_video(tmp_path / "images/train/a/made.ts", make_frames(12, (64, 48)), codec="mpeg2video")
+        made.rename(made.with_name(name))
+    (tmp_path / "images/train/a/notes.txt").write_text("no video")
+    assert gen_kinetics(tmp_path, "--from_folders", "--videos") == 0
+    listed = [f"train/a/{name} 12 0" for name in ("no_ending", "unknown.ending", "x", "y")]
+    assert lines(tmp_path / "labels/train_videofolder.txt") == listed
+    assert "no video, left out: 1 file\n  train/a/notes.txt\n" in capsys.readouterr().err
+    dataset = TSNDataSet(tmp_path / "images", tmp_path / "labels/train_videofolder.txt", io="video")
+    assert {dataset.open(record).count_frames() for record in dataset.video_list} == {12}
 
 
 def test_gaps_and_names_that_a_list_cannot_hold_are_reported(tmp_path, capsys):

@@ -11,6 +11,7 @@ import test_models
 from ops.common.errors import InputError
 from ops.data.sources import VideoFile
 from ops.evaluation.scores import Scores
+from tests.data.test_ffmpeg import write
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video, run_cli
 from tests.test_test_models import write_checkpoint
 from tools import predict
@@ -104,6 +105,15 @@ def test_windows_are_what_their_frames_alone_would_be(capsys, tmp_path, weights,
         (alone,) = rows(capsys, part, "--weights", weights, "--image_tmpl", "img_{:05d}.png")
         for cls, probability in probabilities(alone).items():
             assert probabilities(row)[cls] == pytest.approx(probability, abs=1e-5)
+
+
+def test_windows_of_variable_rate_have_the_frames_own_times(capsys, tmp_path, weights):
+    times = [0, 1, 2, 3, 4, 5, 50, 51, 52, 53, 54, 55]  # in 1/25 s: a pause of 1.8 s
+    video = write(tmp_path / "v.mp4", times)
+    spans = [(row["start"], row["end"]) for row in rows(capsys, video, "--weights", weights, "--window", 1)]
+    assert spans[0] == (0, 0.2)  # the nearest frames to 0 and 1 s
+    assert spans[-1][1] == pytest.approx(56 / 25)
+    assert {time for span in spans for time in span} <= {time / 25 for time in [*times, 56]}
 
 
 @pytest.mark.parametrize(

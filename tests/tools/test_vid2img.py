@@ -90,6 +90,24 @@ def test_second_run_redoes_only_what_is_half_done(tmp_path, capsys):
     assert size(done / "img_00001.jpg")[1] == 20
 
 
+def test_every_file_that_opens_is_taken_and_the_others_are_named(tmp_path, capsys):
+    root = tmp_path / "v/c"
+    names_on_disk = ["a.mts", "b.m2ts", "c.vob", "d.asf", "e.ts", "f.MPG", "unknown.ending", "no_ending"]
+    for name in names_on_disk:
+        suffix = {".mts": ".ts", ".m2ts": ".ts", ".vob": ".mpg", ".asf": ".asf"}.get(name[name.find(".") :], ".ts")
+        made = make_video(
+            root / f"made{suffix}", make_frames(12, (64, 48)), codec="mpeg2video" if suffix != ".asf" else "mpeg4"
+        )
+        made.rename(root / name)
+    for name in ("notes.txt", "picture.jpg", ".hidden"):
+        (root / name).write_text("no video")
+    assert extract(tmp_path / "v", tmp_path / "o") == 0
+    out, err = capsys.readouterr()
+    assert "videos extracted: 8 of 8" in out
+    assert "no video, left out: 2 files\n  c/notes.txt\n  c/picture.jpg\n" in err
+    assert names(tmp_path / "o/c") == ["a", "b", "c", "d", "e", "f", "no_ending", "unknown"]
+
+
 def test_broken_videos_are_reported_and_leave_nothing(tmp_path, capsys):
     root = tmp_path / "v/c"
     make_video(root / "good.mp4", make_frames(5))
@@ -164,10 +182,11 @@ def test_several_processes_extract_the_same(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
-def test_sthv2(tmp_path):
+def test_sthv2(tmp_path, capsys):
     make_video(tmp_path / "v/78687.webm", make_frames(4, (64, 48)), codec="libvpx-vp9")
     make_video(tmp_path / "v/not_this.mp4", make_frames(2))
     assert vid2img_sthv2.main([str(tmp_path / "v"), str(tmp_path / "o"), "--jobs", "1"]) == 0
+    assert "no video, left out: 1 file\n  not_this.mp4\n" in capsys.readouterr().err
     assert names(tmp_path / "o") == ["78687"]
     assert names(tmp_path / "o/78687") == [f"{i:06d}.jpg" for i in range(1, 5)]
     assert size(tmp_path / "o/78687/000001.jpg")[1] == 256
