@@ -1,4 +1,6 @@
-"""Loading clips: the textbook Pillow pipeline, ours with both image backends, and JPEG decoding alone.
+"""Loading clips: the textbook Pillow pipeline, ours with both image backends, JPEG decoding alone, and video files.
+
+Video files are read by TorchCodec and Decord as well, where they are installed (pip install torchcodec decord).
 
 python -m benchmarks.loader [--rounds 60] [--videos 24] [--quick]
 """
@@ -6,6 +8,7 @@ python -m benchmarks.loader [--rounds 60] [--videos 24] [--quick]
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +29,7 @@ from ops.common.cpu import keep_freed_memory
 from ops.common.errors import InputError, at_least, run_command
 from ops.data.loader import make_loader
 from ops.data.sampling import seeded_rng
-from ops.data.sources import FrameFolder
+from ops.data.sources import FrameFolder, VideoFile
 from ops.dataset import TSNDataSet
 from ops.opts import ShowDefaults
 from ops.transforms import ClipNormalize, GroupMultiScaleCrop, fixed_offsets, train_transform
@@ -40,18 +43,25 @@ BATCH_SIZE = 8
 FPS = 25
 JPEG_QUALITY = 90  # 30 kB a frame
 IMAGE_TMPL = "img_{:05d}.jpg"
+VIDEO_KINDS = (  # (width, height), frames, a key frame every so many
+    ((340, 256), 250, 12),
+    ((340, 256), 250, 250),
+    ((640, 360), 71, 250),
+    ((320, 240), 1892, 250),
+)
+OURS = "ours"
 TEXTBOOK, DECODING = "textbook (Pillow, float, normalised)", "decoding the JPEGs alone"
 
 
-def make_frames(num_frames: int) -> Iterator[Image.Image]:
-    """A slow pan and zoom over a real photograph (scikit-learn's), as frames of 340x256."""
+def make_frames(num_frames: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Image.Image]:
+    """A slow pan and zoom over a real photograph (scikit-learn's), as frames of this (width, height)."""
     photo = Image.fromarray(load_sample_images().images[0])
     for number in range(num_frames):
         progress = number / max(1, num_frames - 1)
         width = 360 + 160 * progress
-        left, top = progress * (photo.width - width), progress * (photo.height - width * HEIGHT / WIDTH)
-        box = (left, top, left + width, top + width * HEIGHT / WIDTH)
-        yield photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=box)
+        left, top = progress * (photo.width - width), progress * (photo.height - width * size[1] / size[0])
+        box = (left, top, left + width, top + width * size[1] / size[0])
+        yield photo.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
 def write_folder(folder: Path, num_frames: int) -> list[str]:
@@ -63,13 +73,13 @@ def write_folder(folder: Path, num_frames: int) -> list[str]:
     return paths
 
 
-def write_video(path: Path, num_frames: int, key_every: int) -> None:
+def write_video(path: Path, num_frames: int, key_every: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     """Write the frames as H.264 (MPEG-4 where this PyAV cannot), a key frame every `key_every` frames."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(FPS), options={"g": str(key_every)})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for frame in make_frames(num_frames):
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for frame in make_frames(num_frames, size):
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())
 
@@ -205,6 +215,51 @@ def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int) 
     )
 
 
+def video_readers() -> dict[str, Callable[[str, list[int]], object]]:
+    """Readers of frames by index, each in one thread: ours, and others that are installed."""
+    readers: dict[str, Callable[[str, list[int]], object]] = {OURS: lambda path, indices: VideoFile(path).read(indices)}
+    with contextlib.suppress(ImportError):
+        from torchcodec.decoders import VideoDecoder
+
+        def read_torchcodec(path: str, indices: list[int]) -> object:
+            return VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC").get_frames_at(indices).data
+
+        readers["TorchCodec"] = read_torchcodec
+    with contextlib.suppress(ImportError):
+        import decord
+
+        readers["Decord"] = lambda path, indices: decord.VideoReader(path, num_threads=1).get_batch(indices).asnumpy()
+    return readers
+
+
+def videos_table(root: Path, *, rounds: int, max_frames: int) -> None:
+    """Time the reading of random frames of video files, opening included; all readers get the same frames."""
+    root.mkdir()
+    readers, rows = video_readers(), []
+    for size, num_frames, key_every in VIDEO_KINDS:
+        num_frames = min(num_frames, max_frames)
+        path = root / f"{size[0]}_{num_frames}_{key_every}.mp4"
+        write_video(path, num_frames, key_every, size)
+
+        def read(reader: Callable[[str, list[int]], object], path: Path, num_frames: int, seeds: Iterator[int]) -> None:
+            chosen = seeded_rng(next(seeds)).choice(num_frames, SEGMENTS, replace=False)
+            reader(str(path), sorted(chosen.tolist()))
+
+        times = interleave(
+            {name: partial(read, reader, path, num_frames, itertools.count()) for name, reader in readers.items()},
+            rounds=rounds,
+            warmup=1,
+        )
+        cells = [f"{median_ms(times, name):.1f}" for name in readers]
+        rows.append([f"{size[0]}x{size[1]}, {num_frames} frames, a key frame every {key_every}", *cells])
+    print_table(
+        f"{SEGMENTS} random frames of an H.264 file, opening included, one thread: ms",
+        ("file", *readers),
+        rows,
+        note=f"Medians of {rounds} interleaved rounds.",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("--rounds", type=at_least(1), default=60, help="timed clips of each pipeline")
@@ -215,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rounds, num_videos, num_frames = (3, 4, 30) if args.quick else (args.rounds, args.videos, 10 * FPS)
     with tempfile.TemporaryDirectory(prefix="tsm_loader_") as folder:
         clips_table(Path(folder) / "frames", rounds=rounds)
+        videos_table(Path(folder) / "files", rounds=min(rounds, 20), max_frames=30 if args.quick else 10_000)
         loaders_table(Path(folder) / "videos", num_frames=num_frames, num_videos=num_videos, rounds=min(rounds, 15))
 
 
