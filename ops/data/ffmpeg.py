@@ -43,6 +43,7 @@ class Video:
         # By default FFmpeg paints over damaged parts with the previous frame and says nothing.
         self.decoder.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
         self.decoder.thread_count = threads
+        self.decoder.thread_type = "AUTO"  # by frames as well: most videos have a single slice a frame
         self.size = self.decoder.width, self.decoder.height  # as the header says
         self._num_indexed = len(self.stream.index_entries)  # by the file's index; without one, what opening has read
         self._num_read = 0  # packets
