@@ -77,10 +77,10 @@ class StreamingTSM(nn.Module):
         self.eval()
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, *, fold_bn: bool = False) -> StreamingTSM:
+    def from_checkpoint(cls, path: str | Path, *, fold_bn: bool = False, input_size: int | None = None) -> StreamingTSM:
         """Load an online checkpoint of ours, or a file in the published streaming layout under any name.
 
-        `fold_bn`: fold BatchNorm into the convolutions, which computes the same, faster.
+        `fold_bn`: fold BatchNorm into the convolutions, which computes the same, faster. `input_size`: as trained.
 
         Raises:
             InputError: not a checkpoint, or one of a network that cannot stream.
@@ -89,7 +89,8 @@ class StreamingTSM(nn.Module):
         if checkpoint.num_class is None:
             raise InputError(f"{path}: holds no classifier, only a backbone: train it first (--tune_from)")
         options = streaming_options(checkpoint)
-        model = build_model(options, num_class=checkpoint.num_class, partial_bn=False)
+        size = input_size or options.input_size
+        model = build_model(options, num_class=checkpoint.num_class, partial_bn=False, input_size=size)
         load_into(model, checkpoint)
         model.eval().requires_grad_(False)
         if fold_bn:
@@ -124,10 +125,7 @@ class StreamingTSM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> State:
-        """Zeros: the state of `batch` streams of frames height x width before their first frame.
-
-        `device`, `dtype`: those of the weights by default.
-        """
+        """Zeros: the state of `batch` streams before their first frame; device and dtype default to the weights'."""
         if batch < 1:
             raise InputError(f"a state is for 1 stream or more, got {batch}")
         weight = next(self.parameters())

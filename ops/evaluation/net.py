@@ -21,7 +21,7 @@ from ops.common.errors import InputError, counted
 from ops.data.sampling import num_test_clips
 from ops.dataset import TSNDataSet
 from ops.dataset_config import DATASETS, DatasetPaths
-from ops.models import build_model
+from ops.models import TSN, build_model
 from ops.network.runtime import autocast, compile_errors, fold_batchnorm, to_channels_last
 from ops.transforms import ClipNormalize, test_transform
 
@@ -211,10 +211,22 @@ def load_net(
     input_size: int | None = None,
     num_class: int | None = None,
 ) -> Net:
+    """The network of `load_model` with its pipeline."""
+    model, options = load_model(checkpoint, num_segments=num_segments, input_size=input_size, num_class=num_class)
+    return Net(str(checkpoint.path), model, options, views, runtime)
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    num_segments: int | None = None,
+    input_size: int | None = None,
+    num_class: int | None = None,
+) -> tuple[TSN, ModelOptions]:
     """Build the network that a checkpoint's options (or its file name) describe, with its weights.
 
     Args:
-        num_segments, input_size: default the checkpoint's own.
+        num_segments, input_size: default the checkpoint's own; the options returned are with these.
         num_class: what the data set has; None takes the checkpoint's.
 
     Raises:
@@ -239,7 +251,7 @@ def load_net(
         )  # fmt: skip
     model = build_model(options, num_class=checkpoint.num_class, partial_bn=False)
     logger.info("%s", load_into(model, checkpoint))
-    return Net(path, model, options, views, runtime)
+    return model, options
 
 
 def default_test_segments(options: ModelOptions) -> int:

@@ -196,6 +196,7 @@ def compare(path: str | Path, model: nn.Module, inputs: Sequence[Tensor], batch:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     state = [torch.zeros(batch, *example.shape[1:]) for example in inputs[1:]]
@@ -216,7 +217,7 @@ def _import_packages() -> Any:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"exporting to ONNX needs more ({error}): pip install onnx onnxscript onnxruntime") from None
+        raise InputError(f"exporting to ONNX needs more ({error}): pip install -r requirements-export.txt") from None
     return onnx
 
 
@@ -241,6 +242,8 @@ def _plain_graph(program: torch.export.ExportedProgram) -> nn.Module:
         elif node.target in (aten.view.default, aten.reshape.default):
             tensor, shape = node.args  # the batch, as a node, is the size that follows from the others
             node.args = (tensor, [-1 if isinstance(size, torch.fx.Node) else size for size in shape])
+        elif node.target is aten.squeeze.dim and node.meta["val"].dim() == node.args[0].meta["val"].dim():
+            node.replace_all_uses_with(node.args[0])  # squeezes nothing; it would be written as a condition
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
