@@ -19,6 +19,7 @@ from ops.network.param_groups import parameter_groups
 from ops.non_local import NONLocalBlock3D, make_non_local
 from ops.temporal_shift import (
     TemporalPool,
+    TemporalShift,
     make_temporal_pool,
     make_temporal_shift,
     pooled_segments,
@@ -39,7 +40,8 @@ class TSN(nn.Module):
         num_class: number of scores.
         num_segments: frames (or stacks) a clip.
         modality: 'RGB', 'Flow' or 'RGBDiff'.
-        base_model: a name in `ops.network.backbones.BACKBONES`.
+        base_model: a name in `ops.network.backbones.BACKBONES`, or a 2D network with a last linear layer, which is
+            changed in place (docs/extend.md).
         new_length: frames in a segment's stack (None: 1 for RGB, else 5).
         consensus_type: 'avg' or 'identity'.
         before_softmax: consensus over scores; False: over their softmax.
@@ -69,7 +71,7 @@ class TSN(nn.Module):
         num_class: int,
         num_segments: int,
         modality: str,
-        base_model: str = "resnet101",
+        base_model: str | nn.Module = "resnet101",
         new_length: int | None = None,
         consensus_type: str = "avg",
         before_softmax: bool = True,
@@ -94,7 +96,7 @@ class TSN(nn.Module):
         self.num_class = num_class
         self._num_segments = num_segments
         self.modality = modality
-        self.arch = base_model
+        self.arch = base_model if isinstance(base_model, str) else type(base_model).__name__
         self.new_length = default_new_length(modality) if new_length is None else new_length
         self.consensus_type = consensus_type
         self.before_softmax = before_softmax
@@ -109,11 +111,13 @@ class TSN(nn.Module):
         self.online = online
         self.input_size = input_size
         self._check()
-        self.last_layer_name = backbone_row(base_model).last_layer_name
+        row = backbone_row(base_model)
+        self.last_layer_name = row.last_layer_name
+        self._normalization = row.normalization(modality)
         self.input_mean, self.input_std = self.normalization["mean"], self.normalization["std"]
         if print_spec:
             print(self._spec())
-        self.base_model = self._make_base_model(pretrain, inplace_shift)
+        self.base_model = self._make_base_model(base_model, pretrain, inplace_shift)
         self.new_fc = self._make_head()
         self.consensus = ConsensusModule(consensus_type)
         self._enable_pbn = False
@@ -153,9 +157,12 @@ class TSN(nn.Module):
 
     # --- construction -------------------------------------------------------------------------------------------------
 
-    def _make_base_model(self, pretrain: str, inplace_shift: bool) -> nn.Module:
+    def _make_base_model(self, base_model: str | nn.Module, pretrain: str, inplace_shift: bool) -> nn.Module:
         channels = None if self.modality == "RGB" else input_channels(self.modality, self.new_length)
-        net = build_backbone(self.arch, pretrain, channels)
+        net = build_backbone(base_model, pretrain, channels)
+        shift = next((module for module in net.modules() if isinstance(module, TemporalShift)), None)
+        if shift is not None and shift.n_segment != self.num_segments:
+            raise InputError(f"the network shifts {shift.n_segment} segments, and num_segments is {self.num_segments}")
         if self.is_shift:
             make_temporal_shift(
                 net,
@@ -174,19 +181,25 @@ class TSN(nn.Module):
 
     def _make_head(self) -> nn.Linear | None:
         name = self.last_layer_name
-        linear = nn.Linear(getattr(self.base_model, name).in_features, self.num_class)
+        linear = nn.Linear(self.base_model.get_submodule(name).in_features, self.num_class)
         nn.init.normal_(linear.weight, 0, 0.001)
         nn.init.zeros_(linear.bias)
         if self.dropout == 0:
-            setattr(self.base_model, name, linear)
+            self.base_model.set_submodule(name, linear)
             return None
-        setattr(self.base_model, name, nn.Dropout(p=self.dropout))
+        self.base_model.set_submodule(name, nn.Dropout(p=self.dropout))
         return linear
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Setting `new_fc` replaces the classifier, also where dropout 0 put it into the backbone."""
+        if name == "new_fc" and value is not None and self.dropout == 0:
+            self.base_model.set_submodule(self.last_layer_name, nn.Identity())
+        super().__setattr__(name, value)
+
     @property
-    def classifier(self) -> nn.Linear:
+    def classifier(self) -> nn.Module:
         """The layer that gives the scores, wherever dropout put it."""
-        return self.new_fc if self.new_fc is not None else getattr(self.base_model, self.last_layer_name)
+        return self.new_fc if self.new_fc is not None else self.base_model.get_submodule(self.last_layer_name)
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +241,18 @@ class TSN(nn.Module):
         """Scores before the consensus: clip as in `forward` -> (N, T', num_class); T' < T after temporal_pool."""
         features = self.base_model(clip if no_reshape else self._frames(clip))
         scores = features if self.new_fc is None else self.new_fc(features)
-        return scores.view(-1, self._last_segments, self.num_class)  # (N*T', K) -> (N, T', K)
+        return scores.view(-1, self._last_segments, scores.shape[-1])  # (N*T', K) -> (N, T', K)
+
+    def features(self, clip: Tensor) -> Tensor:
+        """Pooled features before dropout and classifier: clip -> (N, T', D), T' as in `frame_scores`."""
+        features: list[Tensor] = []
+        last_layer = self.base_model.get_submodule(self.last_layer_name)
+        hook = last_layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+        try:
+            self.frame_scores(clip)
+        finally:
+            hook.remove()
+        return features[0].view(-1, self._last_segments, features[0].shape[-1])  # (N*T', D) -> (N, T', D)
 
     def forward(self, clip: Tensor, no_reshape: bool = False) -> Tensor:
         """`no_reshape`: the clip is (N*T, C, H, W) as the backbone takes it, for RGBDiff of differences."""
@@ -289,7 +313,7 @@ class TSN(nn.Module):
     @property
     def normalization(self) -> dict[str, Any]:
         """Arguments of `ops.transforms.ClipNormalize`: the pixel values that this network takes."""
-        return {**backbone_row(self.arch).normalization(self.modality), "channels": self.segment_channels}
+        return {**self._normalization, "channels": self.segment_channels}
 
     def get_augmentation(self, flip: bool = True) -> Compose:
         """Training augmentation on lists of frames: multi-scale crops and, where `flip`, horizontal flips."""

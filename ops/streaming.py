@@ -63,7 +63,7 @@ class StreamingTSM(nn.Module):
 
     def __init__(self, model: nn.Module, options: ModelOptions | None = None) -> None:
         super().__init__()
-        self.net, self.num_buffers = trace_step(model)
+        self.net, self.num_buffers = trace_step(model.eval())
         self.input_names = ["frame", *(f"shift_in_{index}" for index in range(self.num_buffers))]
         self.output_names = ["logits", *(f"shift_out_{index}" for index in range(self.num_buffers))]
         self.options = options

@@ -1,8 +1,8 @@
-"""TemporalShift and TemporalPool (arXiv:1811.08383), and their insertion into ResNets, MobileNetV2 and BNInception."""
+"""TemporalShift and TemporalPool (arXiv:1811.08383), and their insertion into 2D networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archs.bn_inception import BLOCK_NAMES, BNInception, ShiftFunction
-from archs.mobilenet_v2 import InvertedResidual, MobileNetV2
+from ops.checkpoint.weights import first_conv_name
 from ops.common.errors import InputError
 from ops.network.shift_conv import can_borrow, is_plain_conv, shift_conv
 from ops.network.shift_ops import shift, shift_moves, split_frames
@@ -132,38 +132,61 @@ def make_temporal_shift(
     *,
     online: bool = False,
     inplace: bool = True,
+    modules: Sequence[str] | None = None,
 ) -> list[str]:
-    """Insert the shift into a ResNet, a MobileNetV2 or a BNInception (arXiv:1811.08383, section 4).
+    """Insert the shift into a 2D network (arXiv:1811.08383, section 4).
+
+    Without `modules`, the blocks are found by their structure: those of ResNets (`layer1` to `layer4`, with `conv1` in
+    each block), inverted residuals with a 1x1 expansion and a shortcut (MobileNetV2 and V3, EfficientNet), both by
+    torchvision's or timm's implementation, and archs.bn_inception.
 
     Args:
         place: `blockres` shifts the input of each residual block's first conv and leaves the shortcut alone; `block`
             shifts the block's input itself (ResNets, BNInception); BNInception also takes a mask of twelve 0s and 1s.
         temporal_pool: the net has, or will get, `make_temporal_pool`: stages 2-4 run at `pooled_segments(n_segment)`.
         online, inplace: see TemporalShift.
+        modules: names of the modules to wrap (`net.named_modules()`), convolutions or blocks that begin with one;
+            `place` counts for nothing then.
 
     Returns the names of the wrapped modules (BNInception: of the shifted blocks).
-    Raises InputError for an unknown kind of net, and for one that is shifted already.
+    Raises InputError for a net whose blocks are not found, for a name without a module, and for a net or module that is
+    shifted already.
     """
     _check_counts(n_segment, n_div)
-    if temporal_pool and isinstance(net, BNInception | MobileNetV2):
+    wrap = partial(TemporalShift, n_segment=n_segment, n_div=n_div, inplace=inplace, online=online)
+    is_pooled = temporal_pool or isinstance(getattr(net, "layer2", None), TemporalPool)
+    if is_pooled and not _is_resnet(net):
         raise InputError(f"temporal_pool is for ResNets; {type(net).__name__} takes a shift without it")
-    if isinstance(net, BNInception):
+    if modules is not None:
+        changed = _shift_named(net, wrap, modules)
+    elif isinstance(net, BNInception):
         shift_frames = partial(TemporalShift.shift, n_segment=n_segment, fold_div=n_div, inplace=False, online=online)
         return _shift_inception(net, shift_frames, place)
-    if place not in PLACES:
+    elif place not in PLACES:
         raise InputError(f"the shift's place is one of {', '.join(PLACES)}, got {place!r}")
-    wrap = partial(TemporalShift, n_segment=n_segment, n_div=n_div, inplace=inplace, online=online)
-    if isinstance(net, MobileNetV2):
-        return _shift_mobilenet(net, wrap, place)
-    if not _is_resnet(net):
-        raise InputError(
-            f"there is no temporal shift for {type(net).__name__}: it takes torchvision's ResNets "
-            "(ResNeXt and wide ones too), archs.mobilenet_v2 and archs.bn_inception"
-        )
-    changed = _shift_resnet(net, wrap, place)
-    if temporal_pool or isinstance(net.layer2, TemporalPool):
+    elif _is_resnet(net):
+        changed = _shift_resnet(net, wrap, place)
+    else:
+        changed = _shift_inverted_residuals(net, wrap, place)
+    if is_pooled:
         _set_pooled_segments(net, n_segment)
     return changed
+
+
+def _shift_named(net: nn.Module, wrap: Wrap, names: Sequence[str]) -> list[str]:
+    known = dict(net.named_modules())
+    for name in names:
+        if name not in known:
+            raise InputError(f"{type(net).__name__} has no module {name!r}: named_modules() lists those that it has")
+        if not any(isinstance(module, nn.Conv2d) for module in known[name].modules()):
+            raise InputError(f"{name} ({type(known[name]).__name__}) has no 2D convolution to shift the input of")
+        if any(isinstance(module, TemporalShift) for module in known[name].modules()) or name.endswith(".net"):
+            raise InputError(f"{name} has a temporal shift already: insert it once")
+    if len(set(names)) < len(names):
+        raise InputError(f"modules names one twice: {', '.join(names)}")
+    for name in names:
+        net.set_submodule(name, wrap(known[name]))
+    return list(names)
 
 
 def _shift_resnet(net: nn.Module, wrap: Wrap, place: str) -> list[str]:
@@ -187,18 +210,24 @@ def _shift_resnet(net: nn.Module, wrap: Wrap, place: str) -> list[str]:
     return changed
 
 
-def _shift_mobilenet(net: MobileNetV2, wrap: Wrap, place: str) -> list[str]:
-    """Shift before the expansion of each block that has one, and a shortcut."""
+def _shift_inverted_residuals(net: nn.Module, wrap: Wrap, place: str) -> list[str]:
+    """Shift before the 1x1 expansion of each block that has one, and a shortcut."""
     if place == "block":
-        raise InputError("place 'block' is for ResNets; MobileNetV2 takes place 'blockres'")
-    changed = []
+        raise InputError(f"place 'block' is for ResNets; {type(net).__name__} takes place 'blockres'")
+    names = []
     for name, block in net.named_modules():
-        if isinstance(block, InvertedResidual) and block.use_res_connect and block.expands:
-            if isinstance(block.conv[0], TemporalShift):
-                raise InputError(f"{name}.conv.0 has a temporal shift already: insert it once")
-            block.conv[0] = wrap(block.conv[0])
-            changed.append(f"{name}.conv.0")
-    return changed
+        # The shortcut's name in torchvision and in archs.mobilenet_v2, and in timm.
+        if getattr(block, "use_res_connect", False) or getattr(block, "has_skip", False):
+            conv_name = first_conv_name(block)
+            conv = block.get_submodule(conv_name)
+            if conv.kernel_size == (1, 1) and conv.out_channels > conv.in_channels:
+                names.append(f"{name}.{conv_name}")
+    if not names:
+        raise InputError(
+            f"no blocks to shift found in {type(net).__name__}: name the convolutions to shift, "
+            "make_temporal_shift(net, T, modules=[...]) (docs/extend.md)"
+        )
+    return _shift_named(net, wrap, names)
 
 
 def _shift_inception(net: BNInception, shift_frames: ShiftFunction, place: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ops.common.errors import InputError
 
-_HEAD = re.compile(r"(?:new_fc|fc|fc_action|last_linear|classifier(?:\.\d+)?)\.(weight|bias)")
+_HEAD = re.compile(r"(?:new_fc|fc|fc_action|last_linear|head\.fc|classifier(?:\.1)?)\.(weight|bias)")
 
 
 def plain_key(key: str) -> str:

@@ -73,27 +73,39 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-def backbone_row(arch: str) -> Backbone:
-    """The table's row of an architecture; InputError with the names for an unknown one."""
+def backbone_row(arch: str | nn.Module) -> Backbone:
+    """The table's row of an architecture, or a row for a network of the user's own; InputError for an unknown name.
+
+    A network of one's own needs a last linear layer, its classifier. It takes ImageNet's mean and standard deviation,
+    or those that timm records with it.
+    """
+    if isinstance(arch, nn.Module):
+        linear = [name for name, module in arch.named_modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise InputError(f"{type(arch).__name__} has no linear layer: TSN puts its own in place of the last one")
+        config = getattr(arch, "pretrained_cfg", None) or {}
+        statistics = {name: tuple(config[name]) for name in ("mean", "std") if name in config}
+        return Backbone(build=lambda: arch, last_layer_name=linear[-1], **statistics)
     if arch not in BACKBONES:
         raise InputError(f"unknown architecture {arch!r}: choose one of {', '.join(BACKBONES)}")
     return BACKBONES[arch]
 
 
-def build_backbone(arch: str, pretrain: str, frame_channels: int | None = None) -> nn.Module:
-    """Build a 2D network and fill it from `pretrain`.
+def build_backbone(arch: str | nn.Module, pretrain: str, frame_channels: int | None = None) -> nn.Module:
+    """Build a 2D network and fill it from `pretrain`; a network of the user's own is changed in place.
 
     `pretrain`: 'imagenet' (torchvision's IMAGENET1K_V1, through torch.hub's cache), 'none' or '' (random), or the path
     of a file: a bare network or a TSN or TSM checkpoint, whose classifier and non-local blocks are left out.
     `frame_channels`: None for RGB; else the first conv takes that many channels, its weights being the mean over the
     RGB ones, repeated - unless the file's conv is for that many channels already. InputError names what does not fit.
+    A network of the user's own keeps its weights, unless `pretrain` is a file.
     """
     net = backbone_row(arch).build()
     if frame_channels is not None:
         conv = net.get_submodule(first_conv_name(net))
         conv.in_channels = frame_channels
         conv.weight = nn.Parameter(average_input_channels(conv.weight.detach(), frame_channels))
-    if not pretrain or pretrain == "none":
+    if not pretrain or pretrain == "none" or (pretrain == "imagenet" and isinstance(arch, nn.Module)):
         return net
     file_modality = "RGB"
     if pretrain == "imagenet":

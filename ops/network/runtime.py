@@ -62,7 +62,8 @@ def fold_batchnorm(model: nn.Module) -> int:
             if not isinstance(getattr(owner, name), _CONVS):
                 owner, name = getattr(owner, name), "net"
             conv = getattr(owner, name, None)
-            if not isinstance(conv, _CONVS) or not isinstance(batch_norm, _BATCH_NORMS):
+            # A subclass may do more than normalise: timm's BatchNormAct2d is the activation, too.
+            if not isinstance(conv, _CONVS) or type(batch_norm) not in _BATCH_NORMS:
                 continue
             if batch_norm.running_mean is None or conv.out_channels != batch_norm.num_features:
                 continue
