@@ -21,13 +21,14 @@ NUM_SHOWN = 5
 class Result:
     """What the network says of a frame.
 
-    label: name of the smoothed result, "" while there is none; index: its number. frame_label: from this frame alone.
-    top: (name, probability) of the best classes by the scores of the window, best first. network_ms: preprocessing and
+    label: name of the smoothed result, "" while there is none; index: its number. certainty: its probability by the
+    scores of the window, None while there is no result. frame_label: from this frame alone. top: (name, probability) of the best classes by the scores of the window, best first. network_ms: preprocessing and
     the network's step.
     """
 
     label: str
     index: int | None
+    certainty: float | None
     frame_label: str
     top: tuple[tuple[str, float], ...]
     network_ms: float
@@ -37,6 +38,7 @@ class Result:
         return {
             "label": self.label,
             "index": self.index,
+            "certainty": None if self.certainty is None else round(self.certainty, 4),
             "frame_label": self.frame_label,
             "top": [[name, round(probability, 4)] for name, probability in self.top],
             "network_ms": round(self.network_ms, 2),
@@ -68,6 +70,7 @@ class Recognizer:
         return Result(
             label="" if smoothed.label is None else names[smoothed.label],
             index=smoothed.label,
+            certainty=None if smoothed.label is None else float(probabilities[smoothed.label]),
             frame_label=names[smoothed.frame_label],
             top=tuple((names[index], float(probabilities[index])) for index in best),
             network_ms=network_ms,
