@@ -78,7 +78,9 @@ class Screen:
             controls.quit = True
 
     def _details(self, fps: float) -> str:
-        times = [f"{statistics.fmean(values):.1f}" if values else "-" for values in (self._capture_ms, self._network_ms)]
+        times = [
+            f"{statistics.fmean(values):.1f}" if values else "-" for values in (self._capture_ms, self._network_ms)
+        ]
         return f"{fps:.0f} frames/s, capture {times[0]} ms, network {times[1]} ms"
 
 

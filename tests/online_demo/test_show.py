@@ -10,7 +10,7 @@ DETAILS = "30 frames/s\ncapture 3.0 ms, network 2.0 ms"
 
 
 def result(label):
-    return Result(label, 0, label, (), 1.0)
+    return Result(label, 0, 0.5, label, ((label, 0.5),), 1.0)
 
 
 def test_canvas_mirrors_the_picture_not_the_text():
