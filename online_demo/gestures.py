@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ops.checkpoint.streaming_layout import JESTER_CLASSES
+from ops.common.class_names import JESTER_CLASSES
 
 __all__ = ["JESTER", "JESTER_CLASSES", "PLAIN", "ClassRules", "rules_for"]
 

@@ -13,7 +13,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.common.errors import InputError, is_one_line
+from ops.common.class_names import read_class_names
+from ops.common.errors import InputError
 from ops.common.modality import check_modality
 from ops.data.sources import DEFAULT_TMPL, check_image_tmpl, check_io
 
@@ -173,35 +174,6 @@ class DatasetPaths:
                 return names
             logger.warning("%s holds %d names, the data set %d classes: not used", path, len(names), self.num_classes)
         return None
-
-
-def read_class_names(path: str | Path) -> list[str]:
-    """Class names in label order: a name a line, or lines `1 ApplyEyeMakeup` in a file called classInd.txt.
-
-    Raises InputError with path and line, also for a name that is there twice or holds control characters: a damaged
-    file would give results another class's name.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read class names from {path}: {error}") from error
-    names: dict[str, None] = {}  # in order
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text:
-            continue
-        if not is_one_line(text):
-            raise InputError(f"{path}:{number}: a class name with control characters: {text[:100]!r}")
-        if path.name == "classInd.txt":
-            index, _, text = text.partition(" ")
-            if index != str(len(names) + 1) or not text.strip():
-                raise InputError(f"{path}:{number}: expected `{len(names) + 1} name`, got {line!r}")
-        name = text.strip()
-        if name in names:
-            raise InputError(f"{path}:{number}: the class {name!r} is there twice")
-        names[name] = None
-    return list(names)
 
 
 def resolve_dataset(name: str, modality: str, options: DataOptions | None = None) -> DatasetPaths:

@@ -15,9 +15,8 @@ import numpy as np
 
 from ops.common.errors import InputError
 from ops.common.opencv import import_cv2
-from ops.data.ffmpeg import open_video
+from ops.data.ffmpeg import decoded_frames, open_video
 from ops.data.images import read_tensor
-from ops.data.sources import decoded_frames
 
 CAMERA_SIZE = (320, 240)  # as published
 SAMPLE = Path(__file__).resolve().parents[1] / "sample.mp4"  # tools/make_demo_sample.py
