@@ -42,6 +42,7 @@ class DatasetSpec:
     flow_tmpl: str = DEFAULT_TMPL
     categories: str | None = None
     flip: bool = True  # False: left and right carry the label
+    fps: float | None = None  # frames a second of the extracted videos, where all have the same
 
 
 _SPECS = (
@@ -67,6 +68,7 @@ _SPECS = (
         flow_tmpl="{:06d}-{}_{:05d}.jpg",  # number of the video, axis, frame
         categories="something/v1/category.txt",
         flip=False,
+        fps=12,
     ),
     DatasetSpec(
         name="somethingv2",
@@ -80,6 +82,7 @@ _SPECS = (
         flow_tmpl="{:06d}.jpg",
         categories="something/v2/category.txt",
         flip=False,
+        fps=12,
     ),
     DatasetSpec(
         name="jester",
@@ -93,6 +96,7 @@ _SPECS = (
         flow_tmpl="{:05d}.jpg",
         categories="jester/category.txt",
         flip=False,
+        fps=12,
     ),
     DatasetSpec(
         name="ucf101",
@@ -104,6 +108,7 @@ _SPECS = (
         videos="UCF101/videos",
         flow_tmpl="flow_{}_{:05d}.jpg",
         categories="UCF101/labels/classInd.txt",
+        fps=25,
     ),
     DatasetSpec(
         name="hmdb51",
@@ -115,6 +120,7 @@ _SPECS = (
         videos="HMDB51/videos",
         flow_tmpl="flow_{}_{:05d}.jpg",
         categories="HMDB51/category.txt",
+        fps=30,
     ),
     DatasetSpec(
         name="moving_digits",
@@ -126,6 +132,7 @@ _SPECS = (
         videos="moving_digits/videos",
         categories="moving_digits/category.txt",
         flip=False,
+        fps=25,
     ),
 )
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
@@ -147,6 +154,7 @@ class DataOptions:
     image_tmpl: str | None = None
     split: int = 1
     io: str = "frames"
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ class DatasetPaths:
     image_tmpl: str
     flip: bool
     categories: Path | None = None
+    fps: float | None = None
 
     @functools.cached_property
     def class_names(self) -> list[str] | None:
@@ -194,6 +203,7 @@ def resolve_dataset(name: str, modality: str, options: DataOptions | None = None
         "train_list": _path(options.train_list),
         "val_list": _path(options.val_list),
         "image_tmpl": options.image_tmpl,
+        "fps": options.fps,
     }
     paths = dataclasses.replace(row, **{field: value for field, value in given.items() if value})
     check_image_tmpl(paths.image_tmpl, modality)
@@ -222,6 +232,7 @@ def _row_paths(spec: DatasetSpec, modality: str, options: DataOptions) -> Datase
         image_tmpl=spec.flow_tmpl if is_flow else spec.image_tmpl,
         flip=spec.flip,
         categories=root / spec.categories if spec.categories else None,
+        fps=spec.fps,
     )
 
 
