@@ -100,7 +100,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument("modality", choices=MODALITIES, help="what the frames are")
     parser.add_argument("--train_list", default="", help="list file to train on (default: the data set's own)")
     parser.add_argument("--val_list", default="", help="list file to validate on (default: the data set's own)")
-    parser.add_argument("--fps", type=float, help="frames a second of the videos, for online_demo (default: the set's own)")
+    parser.add_argument("--fps", type=float, help="frames a second of the videos (default: the data set's own)")
     parser.add_argument("--store_name", default="", help="name of the run (default: made from the options)")
     _add_model_options(parser)
     _add_learning_options(parser)
