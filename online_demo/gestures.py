@@ -22,6 +22,11 @@ class ClassRules:
     same_as: Mapping[int, int] = field(default_factory=dict)
     start: int | None = None
 
+    @property
+    def hidden(self) -> frozenset[int]:
+        """Classes that no list shows: those masked, and those shown as another one."""
+        return self.masked | self.same_as.keys()
+
 
 PLAIN = ClassRules()
 # The published demo's rules. Masked: Rolling Hand Backward and Forward, Turning Hand Clockwise and Counterclockwise,

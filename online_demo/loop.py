@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from online_demo.camera.cameras import TIMEOUT_S
 from online_demo.camera.capture import Capture, Captured
-from online_demo.camera.sources import TIMEOUT_S, Source
+from online_demo.camera.sources import Source
 from online_demo.recognizer import Recognizer, Result
 from online_demo.show.draw import Canvas
 from online_demo.show.outputs import Output, Shown
@@ -21,11 +22,10 @@ _FPS_WINDOW = 30  # frames
 class Playback:
     """How a source is played.
 
-    every: one frame of so many goes to the network. mirrored: show a mirror image. paced: show a file at its own rate.
+    mirrored: show a mirror image. paced: show a file at its own rate.
     repeat: begin it again when it ends. max_frames: stop after so many. timeout_s: give up on a silent source.
     """
 
-    every: int
     mirrored: bool = False
     paced: bool = False
     repeat: bool = False
@@ -47,12 +47,12 @@ def run_source(
     num_shown = 0
     while True:  # each time through the source
         result: Result | None = None
-        first_number, next_used = num_shown, 0
+        first_number = num_shown
         with contextlib.closing(_frames(source, playback, stopped)) as frames:
             for frame in frames:
-                is_new = frame.number >= next_used
+                is_new = recognizer.takes(frame.number, frame.time_s)
                 if is_new:
-                    result, next_used = recognizer(frame.image), frame.number + playback.every
+                    result = recognizer(frame.image, frame.time_s)
                 shown_at.append(time.perf_counter())
                 fps, picture, draw_ms = _rate(shown_at), None, 0.0
                 if needs_picture:

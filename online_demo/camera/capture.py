@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from online_demo.camera.sources import TIMEOUT_S, Source
+from online_demo.camera.cameras import TIMEOUT_S
+from online_demo.camera.sources import Source
 from ops.common.errors import InputError
 
 _LOOK_UP_S = 0.2
