@@ -1,7 +1,7 @@
 """Live recognition with the online TSM: python -m online_demo.main
 
 With no options: the first camera, or the clip in the repository where there is none; the small network in the
-repository (moving digits); ONNX Runtime; a window (q or Esc quits, f toggles full screen).
+repository (moving digits); ONNX Runtime; a window (h shows its keys).
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from online_demo.backends.choose import BACKENDS, make_backend
 from online_demo.camera.cameras import RETRY_S, TIMEOUT_S, CameraOptions
 from online_demo.camera.sources import CHOICES, Source, open_source
-from online_demo.gestures import PLAIN, rules_for
+from online_demo.gestures import PLAIN, rules_for, shown_names, what_to_do
 from online_demo.loop import Playback, run_source
 from online_demo.model import load_model
 from online_demo.network import THRESHOLD
 from online_demo.recognizer import UNSURE, Recognizer
+from online_demo.show.controls import Controls
 from online_demo.show.outputs import JsonLines, Output, check_video_path, open_video_output
 from online_demo.show.window import Window, check_display
 from online_demo.smoothing import SCORE_WINDOW_S, SmoothingOptions
+from online_demo.web.messages import About
 from ops.common.errors import InputError, at_least, run_command
 from ops.common.signals import StopSignals
 
@@ -86,6 +88,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument("--output", type=Path, metavar="FILE", help="write the annotated video: .mp4, .mov, .mkv")
     group.add_argument("--serve", metavar="[HOST:]PORT",
                        help="show it on a web page (default host: only this machine)")  # fmt: skip
+    group.add_argument("--allow-host", action="append", default=[], metavar="NAME",
+                       help="answer requests to this name of the machine, too (may be given again)")  # fmt: skip
+    group.add_argument("--cert", type=Path, metavar="FILE", help="serve https with this certificate (PEM), which "
+                       "browsers want before they give a camera to another machine")  # fmt: skip
+    group.add_argument("--key", type=Path, metavar="FILE", help="its private key, if in a file of its own")
     return parser.parse_args(argv)
 
 
@@ -135,29 +142,37 @@ def _check_options(args: argparse.Namespace) -> None:
             raise InputError("--output needs another --source: pictures from browsers are not kept")
     if args.serve is not None:
         parse_address(args.serve)
+    elif args.allow_host or args.cert or args.key:
+        raise InputError("--allow-host, --cert and --key are for the page: give --serve, too")
     if args.output is not None:
         check_video_path(args.output)
     if not args.no_window and args.serve is None:
         check_display()
 
 
-def _make_server(address: str, make_recognizer: Callable[[], Recognizer]) -> PageServer:
+def _make_server(args: argparse.Namespace, make_recognizer: Callable[[], Recognizer], about: About) -> PageServer:
     try:
+        from online_demo.web.guard import tls_context
         from online_demo.web.server import PageServer
     except ImportError as error:
         raise InputError(f"--serve needs aiohttp ({error}): pip install -r requirements-demo.txt") from None
-    return PageServer(parse_address(address), make_recognizer)
+    tls = tls_context(args.cert, args.key)
+    return PageServer(parse_address(args.serve), make_recognizer, about, allowed_hosts=args.allow_host, tls=tls)
 
 
 def _open_outputs(
-    args: argparse.Namespace, source: Source, server: PageServer | None, stack: contextlib.ExitStack
+    args: argparse.Namespace,
+    source: Source,
+    server: PageServer | None,
+    controls: Controls,
+    stack: contextlib.ExitStack,
 ) -> list[Output]:
     """Open all outputs that the options ask for; at the end of `stack` the window is closed, the video finished."""
     outputs: list[Output] = []
     if args.no_window:
         outputs.append(JsonLines(sys.stdout))
     elif server is None:
-        window = Window(full_screen=args.full_screen)
+        window = Window(controls, full_screen=args.full_screen)
         stack.callback(window.close)
         outputs.append(window)
     if server is not None:
@@ -170,7 +185,6 @@ def _open_outputs(
 def _playback(args: argparse.Namespace, source: Source) -> Playback:
     is_endless = source.name == "sample" and not args.no_window and args.output is None
     return Playback(
-        mirrored=source.mirrored if args.mirror is None else args.mirror,
         paced=not args.no_window,
         repeat=is_endless if args.loop is None else args.loop,
         max_frames=args.max_frames,
@@ -201,22 +215,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     def make_recognizer() -> Recognizer:
         return Recognizer(model, backend, smoothing, rate=args.rate, every=args.every)
 
-    _report(
-        f"{source.name if source else 'browsers only'}; {model.path.name}, {len(model.class_names)} classes, "
-        f"{model.info.input_size}x{model.info.input_size}; {backend.name}"
-    )
+    size = f"{model.info.input_size}x{model.info.input_size}"
+    network = f"{model.path.name}, {len(model.class_names)} classes, {size}; {backend.name}"
+    _report(f"{source.name if source else 'browsers only'}; {network}")
     with contextlib.ExitStack() as stack:
         stopped = stack.enter_context(StopSignals(notice=""))
         server = None
         if args.serve is not None:
-            server = stack.enter_context(_make_server(args.serve, make_recognizer))
+            names = shown_names(model.class_names, rules)
+            rate = None if args.every else args.rate or model.info.frame_rate
+            about = About(network, source and source.name, names, what_to_do(model.class_names), rate)
+            server = stack.enter_context(_make_server(args, make_recognizer, about))
             _report(f"page: {server.url}")
         if source is None:
             while not stopped():
                 time.sleep(0.1)
         else:
-            outputs = _open_outputs(args, source, server, stack)
-            run_source(source, make_recognizer(), outputs, _playback(args, source), stopped)
+            controls = Controls(mirrored=source.mirrored if args.mirror is None else args.mirror)
+            outputs = _open_outputs(args, source, server, controls, stack)
+            run_source(source, make_recognizer(), outputs, _playback(args, source), stopped, controls)
     return stopped.exit_status if stopped() else 0
 
 

@@ -26,25 +26,30 @@ class Result:
     """What the network says of a frame.
 
     label: what to show: name of the smoothed result, UNSURE if its certainty is below the threshold, "" while there is
-    none. index: number of the smoothed result. certainty: its probability by the scores of the window, 0 without one.
-    frame_label: from this frame alone. top: (name, probability) of the best classes by the scores of the window, best
-    first, without masked ones. network_ms: preprocessing and the network's step.
+    none. index: number of the smoothed result, None where the label is no class. certainty: its probability by the
+    scores of the window, None without a result. frame_label: from this frame alone. top: (name, probability) of the
+    best classes by the scores of the window, best first, without masked ones. network_ms: preprocessing and the
+    network's step.
     """
 
     label: str
     index: int | None
-    certainty: float
-    is_unsure: bool
+    certainty: float | None
     frame_label: str
     top: tuple[tuple[str, float], ...]
     network_ms: float
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether there is a result, but below the threshold."""
+        return self.index is None and self.certainty is not None
 
     def to_dict(self) -> dict[str, object]:
         """As plain data, for JSON."""
         return {
             "label": self.label,
             "index": self.index,
-            "certainty": round(self.certainty, 4),
+            "certainty": None if self.certainty is None else round(self.certainty, 4),
             "unsure": self.is_unsure,
             "frame_label": self.frame_label,
             "top": [[name, round(probability, 4)] for name, probability in self.top],
@@ -99,13 +104,12 @@ class Recognizer:
         names, rules = self._model.class_names, self._smoothing.rules
         probabilities = shown_probabilities(softmax(smoothed.scores), rules)
         best = np.argsort(-probabilities, kind="stable")
-        certainty = 0.0 if smoothed.label is None else float(probabilities[smoothed.label])
-        is_unsure = smoothed.label is not None and certainty < self._smoothing.threshold
+        index, certainty = smoothed.label, None if smoothed.label is None else float(probabilities[smoothed.label])
+        is_unsure = certainty is not None and certainty < self._smoothing.threshold
         return Result(
-            label=UNSURE if is_unsure else "" if smoothed.label is None else names[smoothed.label],
-            index=smoothed.label,
+            label=UNSURE if is_unsure else "" if index is None else names[index],
+            index=None if is_unsure else index,
             certainty=certainty,
-            is_unsure=is_unsure,
             frame_label=names[smoothed.frame_label],
             top=tuple((names[i], float(probabilities[i])) for i in best if i not in rules.hidden)[:NUM_SHOWN],
             network_ms=network_ms,

@@ -15,6 +15,7 @@ from online_demo.loop import Playback, run_source
 from online_demo.model import load_model
 from online_demo.recognizer import Recognizer
 from online_demo.smoothing import SmoothingOptions
+from online_demo.web.messages import About
 from tests.helpers import make_video
 from tests.online_demo.helpers import picture, save_knowing_pictures
 
@@ -62,12 +63,17 @@ def still(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def about(model):
+    return About("pictures.pth.tar, 5 classes", "still pictures", model.class_names, "Show one of the pictures.")
+
+
 @pytest.fixture
-def server(make_recognizer):
+def server(make_recognizer, about):
     pytest.importorskip("aiohttp")
     from online_demo.web.server import PageServer
 
-    with PageServer(("127.0.0.1", 0), make_recognizer) as server:
+    with PageServer(("127.0.0.1", 0), make_recognizer, about) as server:
         yield server
 
 
