@@ -65,14 +65,14 @@ def cuda_source(module: Any) -> str:
 def make_check(model: DemoModel, path: Path) -> None:
     """Write frames of random noise and PyTorch's scores of them, with the state fed back."""
     backend = TorchBackend(model)
-    frames = np.random.default_rng(0).standard_normal((NUM_CHECK_FRAMES, *model.frame_shape[1:]))
+    frames = np.random.default_rng(0).standard_normal((NUM_CHECK_FRAMES, *model.info.frame_shape[1:]))
     frames = frames.astype(np.float16)
     state, scores = backend.init_state(), []
     for frame in frames:
         frame_scores, state = backend.step(frame[None].astype(np.float32), state)
         scores.append(frame_scores)
     with atomic_path(path) as temporary:
-        write_check(temporary, frames, np.stack(scores), model.buffer_shapes)
+        write_check(temporary, frames, np.stack(scores), model.info.buffer_shapes)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

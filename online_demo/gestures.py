@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ops.checkpoint.streaming_layout import JESTER_CLASSES
+from ops.common.class_names import JESTER_CLASSES
 
 __all__ = ["JESTER", "JESTER_CLASSES", "PLAIN", "ClassRules", "rules_for", "shown_names", "what_to_do"]
 
@@ -22,6 +22,11 @@ class ClassRules:
     same_as: Mapping[int, int] = field(default_factory=dict)
     start: int | None = None
 
+    @property
+    def hidden(self) -> frozenset[int]:
+        """Classes that no list shows: those masked, and those shown as another one."""
+        return self.masked | self.same_as.keys()
+
 
 PLAIN = ClassRules()
 # The published demo's rules. Masked: Rolling Hand Backward and Forward, Turning Hand Clockwise and Counterclockwise,
@@ -36,7 +41,7 @@ def rules_for(class_names: Sequence[str]) -> ClassRules:
 
 def shown_names(class_names: Sequence[str], rules: ClassRules) -> tuple[str, ...]:
     """The classes that can be an answer: neither masked nor shown as another one."""
-    return tuple(name for i, name in enumerate(class_names) if i not in rules.masked and i not in rules.same_as)
+    return tuple(name for i, name in enumerate(class_names) if i not in rules.hidden)
 
 
 def what_to_do(class_names: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from online_demo.camera.cameras import TIMEOUT_S
 from online_demo.camera.capture import Capture, Captured
-from online_demo.camera.sources import TIMEOUT_S, Source
+from online_demo.camera.sources import Source
 from online_demo.recognizer import Recognizer, Result
 from online_demo.show.controls import Controls
 from online_demo.show.outputs import Output
@@ -21,11 +22,10 @@ _TICK_S = 0.05  # between two looks at the keys while no frame comes
 class Playback:
     """How a source is played.
 
-    every: one frame of so many goes to the network. paced: show a file at its own rate. repeat: begin it again when it
-    ends. max_frames: stop after so many. timeout_s: give up on a silent source.
+    paced: show a file at its own rate. repeat: begin it again when it ends. max_frames: stop after so many. timeout_s:
+    give up on a silent source.
     """
 
-    every: int
     paced: bool = False
     repeat: bool = False
     max_frames: int | None = None
@@ -49,18 +49,18 @@ def run_source(
 
     while True:  # each time through the source
         result: Result | None = None
-        first_number, next_used = screen.num_shown, 0
+        first_number = screen.num_shown
         with contextlib.closing(_frames(source, playback, controls, is_over)) as frames:
             for frame in frames:
                 if controls.take("reset"):
                     recognizer.reset()
-                    result, next_used = None, 0
+                    result = None
                 if isinstance(frame, str):
                     screen.refresh(result, status=frame)
                     continue
-                is_new = frame.number >= next_used
+                is_new = recognizer.takes(frame.number, frame.time_s)
                 if is_new:
-                    result, next_used = recognizer(frame.image), frame.number + playback.every
+                    result = recognizer(frame.image, frame.time_s)
                 time_s = first_number / source.fps + frame.time_s
                 screen.show(frame, first_number + frame.number, time_s, result, is_new=is_new)
         if is_over() or not playback.repeat or source.live:

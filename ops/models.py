@@ -285,7 +285,7 @@ class TSN(nn.Module):
 def tsn_arguments(options: ModelOptions) -> dict[str, Any]:
     """The arguments of TSN that a checkpoint's options record."""
     arguments = options.to_dict()
-    for name in ("dataset", "dense_sample", "image_tmpl", "class_names", "flip"):  # the data pipeline's
+    for name in ("dataset", "dense_sample", "image_tmpl", "class_names", "flip", "frame_rate"):  # the data pipeline's
         del arguments[name]
     return {"base_model": arguments.pop("arch"), **arguments}
 

@@ -15,8 +15,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from archs.mobilenet_v2 import mobilenet_v2
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
-from ops.checkpoint.streaming_layout import JESTER_CLASSES, to_streaming_layout
+from ops.checkpoint.streaming_layout import to_streaming_layout
 from ops.checkpoint.weights import published_state_dict
+from ops.common.class_names import JESTER_CLASSES
 from ops.common.errors import InputError
 from ops.dataset_configs import DatasetPaths
 from ops.evaluation.net import Runtime, Views, load_net

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from online_demo.camera.sources import TIMEOUT_S, Source
+from online_demo.camera.cameras import TIMEOUT_S
+from online_demo.camera.sources import Source
 from ops.common.errors import InputError
 
 _LATE_S = 1.0
@@ -62,6 +63,8 @@ class Capture:
     @property
     def status(self) -> str:
         """Why no frame comes, "" as long as it is not late."""
+        if self.source.notice:
+            return self.source.notice
         is_late = self._waiting_since is not None and time.monotonic() - self._waiting_since > _LATE_S
         return f"waiting for {self.source.name}" if is_late else ""
 
@@ -71,7 +74,7 @@ class Capture:
         Raises:
             InputError: the source broke off, or gave no frame for too long.
         """
-        if self._waiting_since is None:
+        if self._waiting_since is None or self.source.notice:  # a source that is opened again has its own limit
             self._waiting_since = time.monotonic()
         give_up = self._waiting_since + self._timeout_s
         wait_s = min(wait_s, max(0.0, give_up - time.monotonic()))

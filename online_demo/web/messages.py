@@ -42,7 +42,7 @@ def answer(result: Result, **figures: float) -> dict[str, object]:
         "kind": "answer",
         "label": readable(result.label),
         "certainty": None if result.certainty is None else round(result.certainty, 4),
-        "unsure": result.index is None,
+        "unsure": result.is_unsure,
         "top": [[readable(name), round(probability, 4)] for name, probability in result.top],
         "network_ms": round(result.network_ms, 2),
         **{name: round(value, 2) for name, value in figures.items()},

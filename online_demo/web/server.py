@@ -206,10 +206,10 @@ class PageServer:
         self.num_cameras += 1
         with self._connected(browser):
             try:
-                recognizer = self._make_recognizer()
+                answer = _Answers(self._make_recognizer())
                 async for message in browser:
                     if message.type == WSMsgType.BINARY:
-                        await browser.send_json(await asyncio.to_thread(_recognize, recognizer, message.data))
+                        await browser.send_json(await asyncio.to_thread(answer, message.data))
             except InputError as error:
                 await browser.send_json(messages.refusal("frame", str(error)))
             finally:
@@ -232,8 +232,17 @@ async def _say_goodbye(browser: web.WebSocketResponse) -> None:
     await browser.close()
 
 
-def _recognize(recognizer: Recognizer, jpeg: bytes) -> dict[str, object]:
-    began = time.perf_counter()
-    image = decode_jpeg(jpeg)
-    decode_ms = 1e3 * (time.perf_counter() - began)
-    return messages.answer(recognizer(image), capture_ms=decode_ms)
+class _Answers:
+    """A browser's JPEG -> its answer; the last one again where the frame comes before the network wants one."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer, self._number, self._last = recognizer, 0, {}
+
+    def __call__(self, jpeg: bytes) -> dict[str, object]:
+        began = time.perf_counter()
+        image = decode_jpeg(jpeg)
+        decode_ms = 1e3 * (time.perf_counter() - began)
+        if self._recognizer.takes(self._number, began):
+            self._last = messages.answer(self._recognizer(image, began), capture_ms=decode_ms)
+        self._number += 1
+        return self._last

@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from ops.common.errors import InputError
-from ops.data.images import MAX_PIXELS
+from ops.data.pillow_images import MAX_PIXELS
 
 # Containers that hold one video and lead nowhere else: a playlist or a concat script could open other files, and
 # FFmpeg even reads plain text as a video ("tty").
@@ -206,3 +206,24 @@ class RgbConverter:
         for node, following in ((self._source, scale), (scale, rgb), (rgb, self._sink)):
             node.link_to(following)
         self._graph.configure()
+
+
+def decoded_frames(
+    video: str | os.PathLike[str], *, height: int = 0, max_frames: int = 100_000
+) -> Iterator[np.ndarray]:
+    """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
+
+    height: scale frames to this many rows (0: as coded). Raises InputError, after the frames that can be decoded, for a
+    file that is no video, damaged, cut short, or longer than `max_frames`.
+    """
+    convert = RgbConverter(height or None)
+    count, last_s = 0, None
+    with open_video(os.fspath(video)) as container, naming(os.fspath(video)):
+        for frame in container.decode(container.streams.video[0]):
+            if frame.is_corrupt:
+                raise InputError(f"{video}: damaged: frame {count + 1} cannot be decoded whole")
+            if count == max_frames:
+                raise InputError(f"{video}: has more than {max_frames} frames (--max_frames)")
+            yield convert(frame)
+            count, last_s = count + 1, frame.time
+        check_whole(os.fspath(video), container, count, last_s)

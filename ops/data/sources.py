@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import av
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ops.common.errors import InputError, counted
-from ops.data.ffmpeg import PacketTable, RgbConverter, UntrustedPacketsError, check_whole, naming, open_video
+from ops.data.ffmpeg import PacketTable, RgbConverter, UntrustedPacketsError, naming, open_video
 from ops.data.frame_ops import image_size
-from ops.data.images import check_backend, read_image, read_tensor
+from ops.data.images import check_backend, read_tensor
+from ops.data.pillow_images import read_image
 
 IO_KINDS = ("frames", "video")
 DEFAULT_TMPL = "img_{:05d}.jpg"
@@ -242,24 +242,3 @@ class VideoFile:
             raise InputError(f"{self.path}: damaged video (a frame cannot be decoded whole)")
         array = convert(frame)
         return Image.fromarray(array) if self.is_pillow else torch.from_numpy(array).permute(2, 0, 1)
-
-
-def decoded_frames(
-    video: str | os.PathLike[str], *, height: int = 0, max_frames: int = 100_000
-) -> Iterator[np.ndarray]:
-    """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
-
-    height: scale frames to this many rows (0: as coded). Raises InputError, after the frames that can be decoded, for a
-    file that is no video, damaged, cut short, or longer than `max_frames`.
-    """
-    convert = RgbConverter(height or None)
-    count, last_s = 0, None
-    with open_video(os.fspath(video)) as container, naming(os.fspath(video)):
-        for frame in container.decode(container.streams.video[0]):
-            if frame.is_corrupt:
-                raise InputError(f"{video}: damaged: frame {count + 1} cannot be decoded whole")
-            if count == max_frames:
-                raise InputError(f"{video}: has more than {max_frames} frames (--max_frames)")
-            yield convert(frame)
-            count, last_s = count + 1, frame.time
-        check_whole(os.fspath(video), container, count, last_s)

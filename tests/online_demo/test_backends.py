@@ -26,7 +26,7 @@ def needs_onnx():
 
 
 def noise(model, *shape, seed=1):
-    return np.random.default_rng(seed).standard_normal((*shape, *model.frame_shape), dtype=np.float32)
+    return np.random.default_rng(seed).standard_normal((*shape, *model.info.frame_shape), dtype=np.float32)
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
@@ -181,9 +181,9 @@ def test_int8_reports_its_agreement(needs_onnx, model, tmp_path):
     assert "of 6 held-out frames" in reported[0]  # every second of 36, the last third
     (small,) = cache_folder().glob("*.int8.onnx")
     assert small.stat().st_size < 0.5 * exported_onnx(model).stat().st_size
-    scores, state = backend.step(model.preprocess(picture(1)), backend.init_state())
+    scores, state = backend.step(model.info.preprocess(picture(1)), backend.init_state())
     assert scores.shape == (5,)
-    assert [buffer.shape for buffer in state] == model.buffer_shapes
+    assert [buffer.shape for buffer in state] == model.info.buffer_shapes
 
 
 def test_int8_needs_enough_frames(needs_onnx, model, tmp_path):

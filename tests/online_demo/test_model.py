@@ -29,10 +29,10 @@ def test_published_layout_is_jester(tmp_path):
     save_checkpoint(to_streaming_layout(load_checkpoint(ours).state_dict), published)
     model = load_model(published)
     assert model.class_names == JESTER_CLASSES
-    assert model.input_size == 224
+    assert model.info.input_size == 224
     # 10 buffers of 3x56x56, 4x28x28 (2), 8x14x14 (3), 12x14x14 (2), 20x7x7 (2), as published.
     sizes = [(3, 56), (4, 28), (4, 28), (8, 14), (8, 14), (8, 14), (12, 14), (12, 14), (20, 7), (20, 7)]
-    assert model.buffer_shapes == [(1, channels, side, side) for channels, side in sizes]
+    assert model.info.buffer_shapes == [(1, channels, side, side) for channels, side in sizes]
 
 
 def test_jester_is_fetched(tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_preprocessing_is_that_of_evaluation(model):
     left, top = round((97 - 64) / 2), round((73 - 64) / 2)
     crop = np.asarray(resized, np.float64)[top : top + 64, left : left + 64]
     wanted = ((crop / 255 - mean) / std).transpose(2, 0, 1)[None]
-    given = model.preprocess(image)
+    given = model.info.preprocess(image)
     assert given.shape == (1, 3, 64, 64)
     assert given.dtype == np.float32
     assert np.abs(given - wanted).max() < 1.01 / 255 / 0.224  # a level, where a resize rounds the other way
