@@ -70,9 +70,10 @@ class Browser:
     def press(self, key: str) -> None:
         """Press a key, such as Tab or Enter."""
         codes = {"Tab": 9, "Enter": 13}
-        for kind in ("keyDown", "keyUp"):
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind, more in (("keyDown", text), ("keyUp", {})):
             self._call("Input.dispatchKeyEvent", session=self._session, type=kind, key=key, code=key,
-                       windowsVirtualKeyCode=codes[key], text="\r" if key == "Enter" and kind == "keyDown" else "")  # fmt: skip
+                       windowsVirtualKeyCode=codes[key], **more)  # fmt: skip
 
     def screenshot(self, path: Path) -> None:
         """Save a PNG of the page."""

@@ -75,12 +75,13 @@ def send_frames(server, *streams):
     return asyncio.run(run())
 
 
-def watched(server, num_messages, acknowledge=True, act=lambda: None, path="watch", **options):
+def watched(server, num_messages, acknowledge=True, act=lambda: None, **options):
     """The first messages that a viewer gets, JSON or bytes; `act` is called when it is connected."""
 
     async def run():
-        async with aiohttp.ClientSession() as client, client.ws_connect(server.url + path, **options) as browser:
+        async with aiohttp.ClientSession() as client, client.ws_connect(f"{server.url}watch", **options) as browser:
             got = [await browser.receive_json(timeout=20)]
+            wait_until(lambda: server.num_viewers > 0)
             act()
             while len(got) < num_messages:
                 message = await browser.receive(timeout=20)
