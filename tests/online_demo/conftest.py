@@ -73,7 +73,7 @@ def server(make_recognizer, about):
     pytest.importorskip("aiohttp")
     from online_demo.web.server import PageServer
 
-    with PageServer(("127.0.0.1", 0), make_recognizer, about) as server:
+    with PageServer(("127.0.0.1", 0), make_recognizer, about, allowed_hosts=["board.test"]) as server:
         yield server
 
 
@@ -81,7 +81,7 @@ def server(make_recognizer, about):
 def playing(server, make_recognizer, still):
     """The demo's loop over picture 3, in a thread, shown on the page."""
     stop = threading.Event()
-    playback = Playback(every=1, paced=True, repeat=True)
+    playback = Playback(paced=True, repeat=True)
     arguments = (FolderSource(still), make_recognizer(), [server], playback, stop.is_set)
     thread = threading.Thread(target=run_source, args=arguments)
     thread.start()

@@ -47,7 +47,7 @@ def display():
     if any("GUI:" in line and "NONE" in line for line in cv2.getBuildInformation().splitlines()):
         pytest.skip("this OpenCV has no windows (opencv-python-headless)")
     read_fd, write_fd = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write_fd), "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(write_fd), "-screen", "0", "1024x768x24", "-noreset", "-nolisten", "tcp"]
     server = subprocess.Popen(command, pass_fds=(write_fd,), stderr=subprocess.DEVNULL)
     os.close(write_fd)
     with os.fdopen(read_fd) as file:
