@@ -39,7 +39,7 @@ def use_cache(cache_dir, monkeypatch):
 
 @pytest.fixture(scope="session")
 def model(pictures):
-    return load_model(pictures)
+    return load_model(pictures, with_torch=True)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def server(make_recognizer, about):
 def playing(server, make_recognizer, still):
     """The demo's loop over picture 3, in a thread, shown on the page."""
     stop = threading.Event()
-    playback = Playback(every=1, paced=True, repeat=True)
+    playback = Playback(paced=True, repeat=True)
     arguments = (FolderSource(still), make_recognizer(), [server], playback, stop.is_set)
     thread = threading.Thread(target=run_source, args=arguments)
     thread.start()
