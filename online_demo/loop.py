@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from online_demo.camera.cameras import TIMEOUT_S
 from online_demo.camera.capture import Capture, Captured
@@ -96,4 +96,5 @@ def _frames(
                     time.sleep(min(early_s, _TICK_S))
                     if early_s > _TICK_S:
                         yield ""
+                frame = replace(frame, arrived=time.perf_counter())  # it was read ahead of its time
             yield frame

@@ -42,12 +42,10 @@ class Canvas:
         picture = Image.fromarray(np.ascontiguousarray(image)).resize(self._size, Image.Resampling.BILINEAR)
         return np.asarray(picture)
 
-    def annotate(
-        self, frame: np.ndarray, result: Result | None, details: str, *, banner: str = "", show_help: bool = False
-    ) -> np.ndarray:
+    def annotate(self, frame: np.ndarray, result: Result | None, details: str) -> np.ndarray:
         """What `frame` gives -> RGB uint8 (height + BAR_HEIGHT, WIDTH, 3), with dark bands beside a narrow frame.
 
-        details: the small text at the lower left of the bar. banner: a line across the top. show_help: list the keys.
+        details: the small text at the lower left of the bar.
         """
         height, width = frame.shape[:2]
         if width < WIDTH:
@@ -55,8 +53,6 @@ class Canvas:
             left = (WIDTH - width) // 2
             picture[:, left : left + width] = frame
             frame = picture
-        if banner or show_help:
-            frame = _overlaid(frame, banner, show_help=show_help)
         shown = () if result is None else _percentages(result.top[:NUM_LISTED])
         key = (None if result is None else (result.label, round(100 * (result.certainty or 0))), shown, details)
         if key != self._bar_key:
@@ -100,10 +96,12 @@ def _write(
     pen.text(place, text, fill=colour, font=font, anchor="lm")
 
 
-def _overlaid(frame: np.ndarray, banner: str, *, show_help: bool) -> np.ndarray:
-    """The frame with a dark strip that holds the banner, and the list of keys below it."""
-    picture = Image.fromarray(frame)
-    pen = ImageDraw.Draw(picture, "RGBA")
+def overlaid(picture: np.ndarray, banner: str, *, show_help: bool) -> np.ndarray:
+    """What `annotate` gives, with a dark strip across its top that holds the banner, and the list of keys below it."""
+    if not (banner or show_help):
+        return picture
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image, "RGBA")
     strip = (*_BACKGROUND, 215)
     if banner:
         pen.rectangle((0, 0, WIDTH, 36), fill=strip)
@@ -115,4 +113,4 @@ def _overlaid(frame: np.ndarray, banner: str, *, show_help: bool) -> np.ndarray:
             middle = top + 6 + row * number + row // 2
             pen.text((2 * _MARGIN, middle), keys, fill=_TEXT, font=font_for(keys, 16), anchor="lm")
             pen.text((150, middle), meaning, fill=_TEXT, font=font_for(meaning, 16), anchor="lm")
-    return np.asarray(picture)
+    return np.asarray(image)

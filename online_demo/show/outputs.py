@@ -55,7 +55,10 @@ class Shown:
 
 
 class Output(Protocol):
-    """Takes frame after frame. view: the picture that it takes, "frame" or "annotated" (draw.py), or None."""
+    """Takes frame after frame. view: the picture that it takes, or None.
+
+    Views: "frame", the frame alone; "annotated", with the bar below; "window", with notices and the list of keys, too.
+    """
 
     view: str | None
 

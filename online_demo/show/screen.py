@@ -15,14 +15,16 @@ from PIL import Image
 from online_demo.camera.capture import Captured
 from online_demo.recognizer import Result
 from online_demo.show.controls import Controls
-from online_demo.show.draw import Canvas
+from online_demo.show.draw import Canvas, overlaid
 from online_demo.show.outputs import Output, Shown
+from ops.common.errors import InputError
+from ops.common.files import atomic_path
 
 _RATE_WINDOW = 30  # frames
 
 
 class Screen:
-    """Everything that a stream is shown on. num_shown: frames so far. An output that has enough sets `controls.quit`."""
+    """All outputs of a stream; one that has enough sets `controls.quit`. num_shown: frames so far."""
 
     def __init__(self, outputs: Sequence[Output], controls: Controls) -> None:
         self._outputs, self._controls = outputs, controls
@@ -62,22 +64,20 @@ class Screen:
         views: dict[str | None, np.ndarray] = {}
         if self._views - {None}:
             views["frame"] = self._canvas.frame(self._image, mirrored=controls.mirrored)
-        if "annotated" in self._views:
-            views["annotated"] = self._canvas.annotate(
-                views["frame"],
-                shown.result,
-                self._details(shown.fps),
-                banner=self._last_banner,
-                show_help=controls.show_help,
-            )
+        if self._views & {"annotated", "window"}:
+            annotated = self._canvas.annotate(views["frame"], shown.result, self._details(shown.fps))
+            views["annotated"] = annotated
+            views["window"] = overlaid(annotated, self._last_banner, show_help=controls.show_help)
             if controls.take("screenshot"):
-                controls.notify(_save_screenshot(views["annotated"]))
+                controls.notify(_save_screenshot(annotated))
         self._last = replace(shown, draw_ms=1e3 * (time.perf_counter() - began) if views else 0.0)
         wanted = [output.show(views.get(output.view), self._last) for output in self._outputs]
         if not all(wanted):
             controls.quit = True
 
     def _details(self, fps: float) -> str:
+        if self._image is None:
+            return ""
         times = [
             f"{statistics.fmean(values):.1f}" if values else "-" for values in (self._capture_ms, self._network_ms)
         ]
@@ -94,7 +94,8 @@ def _save_screenshot(picture: np.ndarray) -> str:
     """Save a PNG in the current folder under a name of the time; returns what to tell the user."""
     path = Path(time.strftime("tsm_%Y-%m-%d_%H-%M-%S.png"))
     try:
-        Image.fromarray(picture).save(path)
-    except OSError as error:
-        return f"cannot write {path} ({error.strerror or error})"
+        with atomic_path(path) as temporary:
+            Image.fromarray(picture).save(temporary, "PNG")
+    except (InputError, OSError) as error:
+        return f"no screenshot: {error}"
     return f"saved {path} in {Path.cwd()}"

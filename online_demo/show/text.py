@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from PIL import ImageFont
 
 # Names that Pillow finds in the system's font folders, for systems without fontconfig.
-_COMMON_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "YuGothR.ttc", "malgun.ttf",
-                 "Nirmala.ttf", "segoeui.ttf", "DejaVuSans.ttf", "Arial.ttf")  # fmt: skip
+_COMMON_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "YuGothR.ttc",
+                 "malgun.ttf", "Nirmala.ttf", "segoeui.ttf", "DejaVuSans.ttf", "Arial.ttf")  # fmt: skip
 _MISSING = "\U0010ffff"  # no font has it: its picture is the box of a missing letter
 
 
@@ -22,7 +22,7 @@ def readable(name: str) -> str:
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font of this size with the text's letters: Pillow's own, else one of the system's, as many letters as any has."""
+    """A font of this size with the text's letters: Pillow's own, else the one of the system's that has most of them."""
     return _font_of(frozenset(c for c in text if not c.isspace()), size)
 
 

@@ -29,7 +29,7 @@ class Window:
         InputError: no window can be opened here.
     """
 
-    view = "annotated"
+    view = "window"
 
     def __init__(self, controls: Controls, *, full_screen: bool = False) -> None:
         check_display()
@@ -55,6 +55,7 @@ class Window:
             failure = self._failure()
             self.close()
             raise failure
+        controls.notify("h shows the keys")
 
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
         height, width = picture.shape[:2]

@@ -8,6 +8,7 @@ window and after each picture; the key's code when the user presses one (`q` for
 switched here. Keys are looked for all the time, whether pictures come or not.
 """
 
+import io
 import os
 import queue
 import signal
@@ -24,13 +25,24 @@ _DARK = (30, 26, 24)  # BGR, the ground of draw.py
 
 def _read_pictures(pictures: queue.Queue) -> None:
     """Put (height, width, bytes) for each picture, None at the end."""
-    while len(header := sys.stdin.buffer.read(8)) == 8:
-        width, height = struct.unpack("<II", header)
-        data = sys.stdin.buffer.read(3 * width * height)
-        if len(data) < 3 * width * height:
-            break
-        pictures.put((height, width, data))
+    # Without Python's buffer, whose lock, held by this thread, would keep the process from ending for a second.
+    with os.fdopen(os.dup(0), "rb", buffering=0) as file:
+        while len(header := _read(file, 8)) == 8:
+            width, height = struct.unpack("<II", header)
+            data = _read(file, 3 * width * height)
+            if len(data) < 3 * width * height:
+                break
+            pictures.put((height, width, data))
     pictures.put(None)
+
+
+def _read(file: io.RawIOBase, size: int) -> bytearray:
+    """So many bytes, fewer only at the end of the file."""
+    data = bytearray(size)
+    view, num_read = memoryview(data), 0
+    while num_read < size and (count := file.readinto(view[num_read:])):
+        num_read += count
+    return data if num_read == size else data[:num_read]
 
 
 def main(title: str, full_screen: bool) -> None:

@@ -1,4 +1,4 @@
-"""Who may ask, and what every answer carries: the page can show a camera's pictures, so other sites must not see them."""
+"""Who may ask, and what every answer carries: the page shows a camera's pictures, which other sites must not see."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def refuse_other_sites(allowed_hosts: Collection[str]) -> Callable:
 
 
 def is_own_host(host: str, allowed: Collection[str] = ()) -> bool:
-    """Whether a Host header can only mean this machine: an address, localhost, its own name (with .local), `allowed`."""
+    """Whether a Host header can only mean this machine: an address, localhost, its own name, `allowed`."""
     own = socket.gethostname().lower()
     try:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")

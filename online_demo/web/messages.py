@@ -15,8 +15,8 @@ ENDED = {"kind": "ended"}
 class About:
     """What the page says of the demo.
 
-    source: None if only browsers send pictures. todo: how to get an answer. rate: frames a second that the network
-    wants of a browser's camera; None for every second frame.
+    source: None if only browsers send pictures. todo: how to get an answer. rate: frames a second that a browser's
+    camera is to send; None for all.
     """
 
     network: str

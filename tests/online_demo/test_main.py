@@ -18,6 +18,7 @@ from online_demo.backends.cache import CACHE_VARIABLE
 from online_demo.camera.sources import open_source
 from online_demo.model import DEFAULT_WEIGHTS, load_model
 from online_demo.recognizer import softmax
+from online_demo.show.controls import Controls
 from online_demo.show.draw import BAR_HEIGHT, WIDTH
 from online_demo.show.window import Window
 from ops.common.errors import InputError
@@ -53,7 +54,7 @@ def test_labels_follow_the_video(pictures, video, capsys):
         "draw_ms", "fps",
     }  # fmt: skip
     assert lines[-1]["index"] == 4
-    assert lines[-1]["top"][0][0] == "picture 4"
+    assert lines[-1]["top"][0] == ["picture 4", lines[-1]["certainty"]]
     assert lines[-1]["time_s"] == pytest.approx(58 / 25, abs=1e-3)
     assert all(line["network_ms"] > 0 and line["capture_ms"] > 0 for line in lines)
     raw = run_demo(capsys, "--weights", pictures, "--source", video, "--every", 2, "--score-window", 0, "--no-vote",
@@ -171,6 +172,9 @@ def test_options_that_cannot_work(pictures):
         (["--source", "browser"], "needs --serve"),
         (["--source", "browser", "--serve", "0", "--output", "x.mp4"], "needs another --source"),
         (["--serve", "host"], r"give \[HOST:\]PORT"),
+        (["--allow-host", "board"], "give --serve, too"),
+        (["--serve", "0", "--key", "key.pem"], "--key needs --cert"),
+        (["--serve", "0", "--cert", "missing.pem"], "--cert missing.pem: no such file"),
         (["--library", "x.so"], "--library is for --backend tvm"),
         (["--int8", "x.mp4"], "--int8 is for --backend onnxruntime"),
         (["--source", "v4l2src ! videoconvert"], "end the pipeline with"),
@@ -202,7 +206,7 @@ def test_window_without_a_display(pictures, video, monkeypatch):
     # Neither a display that does not exist nor a broken window may end this process.
     monkeypatch.setenv("DISPLAY", ":987")
     with pytest.raises(InputError, match=r"no window can be opened|built without windows|a window needs OpenCV"):
-        Window()
+        Window(Controls())
 
 
 def test_cut_source_leaves_a_video_that_plays(pictures, tmp_path):
@@ -261,6 +265,17 @@ def test_url_that_never_answers(pictures):
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"main.py: error: {url} ")
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+def test_results_that_cannot_be_written_are_one_line(pictures, video):
+    command = [sys.executable, PROJECT / "online_demo/main.py", "--weights", pictures, "--source", video, *TORCH]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "main.py: error: cannot write the results to stdout (No space left on device); free some space?"
+    ]
 
 
 def test_disk_full_is_one_line(pictures, video, tmp_path):

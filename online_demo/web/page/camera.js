@@ -3,7 +3,6 @@
 import { Connection } from "./connection.js";
 
 const WIDTH = 320, HEIGHT = 240;  // of the pictures sent: the published camera size
-const EVERY = 2;                  // every second camera frame, as published, where the server asks for no rate
 const QUALITY = 0.9;
 
 const AGAIN = "then press the button again.";
@@ -54,7 +53,7 @@ export class Camera {
 
   connect() {
     this.connection?.close();
-    this.used = this.usedAt = -Infinity;
+    this.usedAt = -Infinity;
     this.doneAt = [];
     this.connection = new Connection("camera", this.onstate, (message) => this.receive(message));
   }
@@ -96,11 +95,12 @@ export class Camera {
   async sendNext(connection) {
     connection.isDue = false;
     const turn = this.turn += 1;  // a connection that is opened again begins another one
-    let frame;
-    do frame = await nextFrame(this.video); while (turn === this.turn && !this.isWanted(frame));
+    let takenAt;
+    // Half a camera frame early rather than a whole one late.
+    do takenAt = await nextFrame(this.video); while (turn === this.turn && performance.now() - this.usedAt < this.intervalMs - 17);
     if (turn !== this.turn || connection !== this.connection) return;
     const { canvas, video } = this;
-    [this.used, this.usedAt, this.takenAt] = [frame.number, performance.now(), frame.takenAt];
+    [this.usedAt, this.takenAt] = [performance.now(), takenAt];
     const scale = Math.min(1, WIDTH / video.videoWidth);
     canvas.width = Math.round(video.videoWidth * scale);
     canvas.height = Math.round(video.videoHeight * scale);
@@ -111,20 +111,15 @@ export class Camera {
     connection.send(jpeg);
   }
 
-  // At a rate by the clock, half a camera frame early rather than a whole one late; else every second frame.
-  isWanted({ number }) {
-    return this.intervalMs ? performance.now() - this.usedAt >= this.intervalMs - 17 : number >= this.used + EVERY;
-  }
 }
 
-// The number of camera frames presented so far, once there is a new one, and when the camera took it.
-let counted = 0;
+// When the camera took its next frame, as soon as that is there.
 function nextFrame(video) {
   return new Promise((resolve) => {
     if (video.requestVideoFrameCallback) {
-      video.requestVideoFrameCallback((now, frame) => resolve({ number: frame.presentedFrames, takenAt: frame.captureTime ?? now }));
+      video.requestVideoFrameCallback((now, frame) => resolve(frame.captureTime ?? now));
     } else {
-      setTimeout(() => resolve({ number: counted++, takenAt: performance.now() }), 33);
+      setTimeout(() => resolve(performance.now()), 33);
     }
   });
 }

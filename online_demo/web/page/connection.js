@@ -52,7 +52,7 @@ export class Connection {
     } else {
       this.reason = "";
       this.attempts = 0;
-      if (message.text) this.onstate("reconnecting", `The demo is ${message.text}.`);
+      if (message.text) this.onstate("reconnecting", `${message.text[0].toUpperCase()}${message.text.slice(1)}.`);
       else this.onstate("live", "");
       if (message.kind === "answer") this.onmessage(message);
     }

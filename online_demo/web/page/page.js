@@ -4,6 +4,8 @@ import { Camera, insecureProblem, listCameras, problem, UNPLUGGED } from "./came
 import { Connection } from "./connection.js";
 import { forgetAnswers, showAbout, showAnswer, showState } from "./view.js";
 
+const NO_SOURCE = "The demo has no camera of its own: use this device's.";
+
 const byId = (id) => document.getElementById(id);
 const picture = byId("picture"), video = byId("video");
 const cameraButton = byId("camera"), pauseButton = byId("pause"), fullButton = byId("full");
@@ -23,7 +25,7 @@ const camera = new Camera(video, {
 
 function setState(state, notice) {
   if (isPaused) showState("paused", "");
-  else if (state === "live" && !usesCamera && !serverHasSource) showState("ready", "");
+  else if (state === "live" && !usesCamera && !serverHasSource) showState("ready", cameraProblem || NO_SOURCE);
   else showState(state, notice || cameraProblem);
 }
 

@@ -22,7 +22,8 @@ let times = {};             // the last values of each latency
 let fps = 0;
 let answered = -Infinity;   // when the last answer came
 let isLive = false;
-let lastLabel = null, spoken = "", spokenAt = -Infinity;
+let lastLabel = null, surest = -1;  // the answer that holds, and the most certain that it has been
+let spoken = "", spokenAt = -Infinity;
 
 export function showAbout({ network, source, classes, todo }) {
   byId("about").textContent = `${source ?? "The cameras of browsers"} · ${network}`;
@@ -48,7 +49,13 @@ export function showAnswer(answer) {
   if (answer.label !== lastLabel) {
     lastLabel = answer.label;
     markChip();
-    if (answer.label && !answer.unsure) remember(answer);
+    surest = -1;
+    if (answer.label && !answer.unsure) byId("history").prepend(historyItem());
+    if (byId("history").children.length > NUM_ANSWERS) byId("history").lastChild.remove();
+  }
+  if (answer.label && !answer.unsure && answer.certainty > surest) {
+    surest = answer.certainty;
+    byId("history").firstChild.firstChild.textContent = `${answer.label}, ${percent(surest)}`;
   }
 }
 
@@ -68,18 +75,17 @@ function updateTop(top) {
   });
 }
 
-function remember(answer) {
+function historyItem() {
   const item = element("li", "");
-  item.append(element("span", `${answer.label}, ${percent(answer.certainty)}`), element("time", new Date().toLocaleTimeString()));
-  byId("history").prepend(item);
-  while (byId("history").children.length > NUM_ANSWERS) byId("history").lastChild.remove();
+  item.append(element("span", ""), element("time", new Date().toLocaleTimeString()));
+  return item;
 }
 
 // state: "live", "reconnecting", "ended", "paused", or "ready" for this device's camera; notice: a sentence with what to do, "" for none.
 export function showState(state, notice) {
   isLive = state === "live";
   setText(byId("badge"), state);
-  byId("badge").dataset.state = state;
+  document.body.dataset.state = state;
   setText(byId("notice"), notice);
   refreshAge();
 }
