@@ -39,7 +39,7 @@ def use_cache(cache_dir, monkeypatch):
 
 @pytest.fixture(scope="session")
 def model(pictures):
-    return load_model(pictures)
+    return load_model(pictures, with_torch=True)
 
 
 @pytest.fixture

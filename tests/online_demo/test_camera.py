@@ -8,15 +8,16 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from online_demo.camera.cameras import CameraOptions, OpenCvSource
 from online_demo.camera.capture import Capture
-from online_demo.camera.sources import SAMPLE, FolderSource, OpenCvSource, open_source
+from online_demo.camera.sources import SAMPLE, FolderSource, open_source
 from ops.common.errors import InputError
 
 
 class FakeSource:
     """A source whose frames are their own numbers."""
 
-    name, fps, every, mirrored = "fake", 30.0, 2, False
+    name, fps, mirrored, notice = "fake", 30.0, False, ""
 
     def __init__(self, live, num_frames, wait_s=0.0, stuck=False):
         self.live, self.num_frames, self.wait_s, self.stuck = live, num_frames, wait_s, stuck
@@ -92,7 +93,7 @@ def test_camera_that_is_unplugged(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", lambda index: device)
     frames = []
     with pytest.raises(InputError, match="camera 0 broke off after 3 frames: was it unplugged"):
-        frames.extend(OpenCvSource(0).frames())
+        frames.extend(OpenCvSource(0, CameraOptions(retry_s=0)).frames())
     device.read.side_effect = [(True, image)]
     frames = OpenCvSource(0).frames()
     assert next(frames)[0, 0].tolist() == [3, 2, 1]  # RGB
