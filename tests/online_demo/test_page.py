@@ -2,9 +2,12 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
+from online_demo.recognizer import Result
+from online_demo.show.outputs import Shown
 from tests.online_demo.chromium import headless
 from tests.online_demo.helpers import encoded, picture, wait_until
 
@@ -139,6 +142,41 @@ def test_screen_readers_hear_changes_only(server, playing, browser):
         "setTimeout(() => done(count), 1500); })"
     )
     assert changes == 0
+
+
+def test_unsure_and_a_source_that_drops(server, browser, screenshots):
+    unsure = Result("unsure", None, 0.4, "picture 1", (("picture 1", 0.4), ("picture 2", 0.3)), 1.0)
+    shown = Shown(0, 0.0, unsure, True, 1.0, 1.0, 30.0)
+    browser.look(1280, 800)
+    browser.open(server.url)
+    wait_for_text(browser, "badge", "live")
+    server.show(picture(1), shown)
+    wait_for_text(browser, "label", "unsure")
+    assert browser.evaluate(text_of("certainty")) == "40 %"
+    assert browser.evaluate("document.body.classList.contains('unsure')")
+    assert browser.evaluate("document.querySelectorAll('#history li, #classes .now').length") == 0
+    browser.screenshot(screenshots / "page_unsure.png")
+    server.show(picture(1), replace(shown, is_new=False, status="camera 0 dropped: opening it again, attempt 1"))
+    wait_for_notice(browser, "Camera 0 dropped: opening it again, attempt 1.")
+    assert browser.evaluate(text_of("badge")) == "reconnecting"
+    assert browser.evaluate("document.body.classList.contains('stale')")
+    browser.screenshot(screenshots / "page_source_dropped.png")
+    server.show(picture(1), replace(shown, number=1))
+    wait_for_text(browser, "badge", "live")
+
+
+def test_full_screen(server, playing, browser, screenshots):
+    browser.look(1280, 800)
+    browser.open(server.url)
+    wait_for_text(browser, "label", "picture 3")
+    click(browser, "full")
+    browser.wait_for("document.fullscreenElement?.id == 'stage'", 20)
+    whole = browser.evaluate(
+        "['picture', 'answer'].map(id => document.getElementById(id).getBoundingClientRect().bottom)"
+    )
+    assert 0 < whole[0] <= whole[1] <= browser.evaluate("innerHeight")
+    browser.screenshot(screenshots / "page_full_screen.png")
+    browser.evaluate("document.exitFullscreen()")
 
 
 # --- connections ------------------------------------------------------------------------------------------------------

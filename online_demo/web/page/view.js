@@ -57,6 +57,7 @@ export function showAnswer(answer) {
     surest = answer.certainty;
     byId("history").firstChild.firstChild.textContent = `${answer.label}, ${percent(surest)}`;
   }
+  refreshAge();
 }
 
 function updateTop(top) {
