@@ -1,11 +1,7 @@
-"""ONNX Runtime on the CPU, and the export of the network's step as ONNX."""
+"""ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntimeBackend:
-    """A `Backend`. path: a file of `export_onnx`; by default the model's own, exported once and kept."""
+    """A `Backend`. path: a file of `export_stream`; by default the model's own, exported once and kept."""
 
     name = "onnxruntime"
 
@@ -59,31 +55,14 @@ def import_onnxruntime() -> Any:
 
 def exported_onnx(model: DemoModel) -> Path:
     """The model's ONNX file, exported once and then taken from the cache."""
-    depends_on = {"kind": "onnx", **model.identity, "versions": versions("torch", "onnx", "onnxscript")}
-    return cached_file(model.stem, ".onnx", depends_on, lambda path: export_onnx(model, path))
+    from ops.network.onnx_export import export_stream
 
-
-def export_onnx(model: DemoModel, path: Path) -> None:
-    """Write the step as ONNX: inputs `frame`, `shift_in_0`, ..., outputs `logits`, `shift_out_0`, ..."""
-    import torch
-
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"exporting needs onnx and onnxscript ({error}): pip install -r requirements-demo.txt"
-        ) from None
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints its steps
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.stream,
-            model.example_inputs(),
-            str(path),
-            dynamo=True,
-            external_data=False,
-            input_names=model.stream.input_names,
-            output_names=model.stream.output_names,
-            verbose=False,
-        )
+    depends_on = {
+        "kind": "onnx",
+        **model.identity,
+        "class_names": model.class_names,
+        "versions": versions("torch", "onnx", "onnxscript"),
+    }
+    return cached_file(
+        model.stem, ".onnx", depends_on, lambda path: export_stream(model.stream, path, class_names=model.class_names)
+    )
