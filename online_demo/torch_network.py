@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
 from online_demo.network import FRAME_RATE, NetworkInfo
 from online_demo.onnx_file import EXPORT_COMMAND
 from ops.common.errors import InputError
+from ops.common.files import atomic_path
 
 try:
     import numpy as np
@@ -20,6 +17,7 @@ try:
 
     from ops.checkpoint.options import ModelOptions
     from ops.models import build_model
+    from ops.network.onnx_export import export_stream
     from ops.network.runtime import fold_batchnorm
     from ops.streaming import StreamingTSM
 except ImportError as error:
@@ -79,42 +77,20 @@ def example_inputs(info: NetworkInfo) -> tuple[torch.Tensor, ...]:
 
 
 def write_onnx(stream: StreamingTSM, info: NetworkInfo, path: Path, *, half: bool = False) -> None:
-    """Write the step as ONNX: inputs `frame`, `shift_in_0`, ..., outputs `logits`, `shift_out_0`, ...
+    """Write the step and what the demo has to know as one file, compared with PyTorch.
 
-    half: store the weights of convolutions and classifier in half precision; they compute in float32.
+    half: then store the weights of convolutions and classifier in half precision; they compute in float32.
     """
+    export_stream(stream, path, class_names=info.class_names, frame_rate=info.frame_rate)
     onnx = _import_onnx()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints its steps
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            stream,
-            example_inputs(info),
-            str(path),
-            dynamo=True,
-            external_data=False,
-            input_names=stream.input_names,
-            output_names=stream.output_names,
-            verbose=False,
-        )
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, _metadata(stream, info))
+    recorded = {item.key: item.value for item in model.metadata_props}
+    recorded |= {"threshold": json.dumps(info.threshold), "options": json.dumps(stream.options.to_dict())}
+    onnx.helper.set_model_props(model, recorded)
     if half:
         _halve(model)
-    onnx.save(model, path)
-
-
-def _metadata(stream: StreamingTSM, info: NetworkInfo) -> dict[str, str]:
-    values: dict[str, Any] = {
-        "class_names": info.class_names,
-        "input_size": info.input_size,
-        "scale_size": info.scale_size,
-        "normalization": info.normalization,
-        "frame_rate": info.frame_rate,
-        "threshold": info.threshold,
-        "options": stream.options.to_dict(),
-    }
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)
 
 
 def _halve(model: Any) -> None:
@@ -134,7 +110,6 @@ def _halve(model: Any) -> None:
 def _import_onnx() -> Any:
     try:
         import onnx
-        import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"this needs onnx and onnxscript ({error}): pip install onnx onnxscript") from None
+        raise InputError(f"reading an .onnx file into PyTorch needs onnx ({error}): pip install onnx") from None
     return onnx

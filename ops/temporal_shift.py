@@ -105,7 +105,7 @@ class TemporalPool(nn.Module):
         # A frame's values are one row of an image T high: a 2D pooling needs no transposed copies of the activation.
         channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         frames = x.permute(0, 2, 3, 1) if channels_last else x
-        rows = frames.reshape(x.shape[0] // n_segment, 1, n_segment, -1)
+        rows = frames.reshape(-1, 1, n_segment, x.shape[1:].numel())
         pooled = F.max_pool2d(rows, kernel_size=(3, 1), stride=(2, 1), padding=(1, 0))
         pooled = pooled.view(-1, *frames.shape[1:])
         return pooled.permute(0, 3, 1, 2) if channels_last else pooled

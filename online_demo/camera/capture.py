@@ -74,14 +74,14 @@ class Capture:
         Raises:
             InputError: the source broke off, or gave no frame for too long.
         """
-        if self._waiting_since is None or self.source.notice:  # a source that is opened again has its own limit
+        if self._waiting_since is None or self.source.notice:  # the time to open it again has a limit of its own
             self._waiting_since = time.monotonic()
         give_up = self._waiting_since + self._timeout_s
         wait_s = min(wait_s, max(0.0, give_up - time.monotonic()))
         try:
             item = self._queue.get(timeout=wait_s)
         except queue.Empty:
-            if time.monotonic() < give_up:
+            if self.source.notice or time.monotonic() < give_up:
                 return None
             raise InputError(
                 f"{self.source.name} gave no frame for {self._timeout_s:g} seconds: is it alive? (--timeout)"
