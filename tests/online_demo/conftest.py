@@ -44,7 +44,8 @@ def model(pictures):
 
 @pytest.fixture
 def make_recognizer(model):
-    return lambda: Recognizer(model, TorchBackend(model), SmoothingOptions())
+    """Every frame goes to the network, however fast the frames come."""
+    return lambda: Recognizer(model, TorchBackend(model), SmoothingOptions(), every=1)
 
 
 @pytest.fixture(scope="session")
