@@ -17,6 +17,7 @@ NUM_LISTED = 3
 _BACKGROUND, _TEXT, _FAINT, _METER = (24, 26, 30), (255, 255, 255), (165, 172, 182), (47, 84, 150)
 _MARGIN, _LIST_LEFT, _ROW_HEIGHT = 12, 340, 28
 _ROOM_LEFT = _LIST_LEFT - 2 * _MARGIN
+_LABEL_SIZES = (26, 21, 17)  # the largest that has room
 _BLANK_SIZE = (640, 480)  # where no frame has come yet
 
 
@@ -69,7 +70,9 @@ def _draw_bar(result: Result | None, best: Sequence[tuple[str, int]], details: s
     pen = ImageDraw.Draw(bar)
     if result is not None and result.label:
         colour = _FAINT if result.index is None else _TEXT  # no class: unsure
-        _write(pen, (_MARGIN, 22), readable(result.label), _ROOM_LEFT, colour, 26)
+        label = readable(result.label)
+        fitting = (size for size in _LABEL_SIZES if pen.textlength(label, font=font_for(label, size)) <= _ROOM_LEFT)
+        _write(pen, (_MARGIN, 22), label, _ROOM_LEFT, colour, next(fitting, _LABEL_SIZES[-1]))
         if result.certainty is not None:
             _write(pen, (_MARGIN, 54), f"{100 * result.certainty:.0f} %", _ROOM_LEFT, colour, 20)
     _write(pen, (_MARGIN, BAR_HEIGHT - 15), details, _ROOM_LEFT, _FAINT, 13)

@@ -111,17 +111,21 @@ def controls():
 
 
 @pytest.fixture
-def screen(controls, tmp_path, monkeypatch):
-    """A screen that has shown picture 1, with an output for each view."""
+def outputs():
+    return [Recorder("window"), Recorder("annotated"), Recorder(None)]
+
+
+@pytest.fixture
+def screen(controls, outputs, tmp_path, monkeypatch):
+    """A screen that has shown picture 1."""
     monkeypatch.chdir(tmp_path)
-    screen = Screen([Recorder("window"), Recorder("annotated"), Recorder(None)], controls)
-    screen.outputs = screen._outputs
+    screen = Screen(outputs, controls)
     screen.show(Captured(picture(1), 0, 0.0, 1.0, 0.0), 0, 0.0, result("x"), is_new=True)
     return screen
 
 
-def test_screen_is_drawn_again_only_for_a_change(screen, controls):
-    window, video, _ = screen.outputs
+def test_screen_is_drawn_again_only_for_a_change(screen, controls, outputs):
+    window, video, _ = outputs
     screen.refresh(result("x"), status="")
     assert len(window.pictures) == 1
     controls.press("h")
@@ -137,11 +141,11 @@ def test_screen_is_drawn_again_only_for_a_change(screen, controls):
     assert np.abs(video.pictures[3][:480, ::-1].astype(int) - video.pictures[0][:480]).max() <= 2
 
 
-def test_screenshot_key(screen, controls, tmp_path):
+def test_screenshot_key(screen, controls, outputs, tmp_path):
     controls.press("s")
     screen.refresh(result("x"), status="")
     (path,) = tmp_path.glob("tsm_*.png")
-    assert np.array_equal(np.asarray(Image.open(path)), screen.outputs[1].pictures[0])
+    assert np.array_equal(np.asarray(Image.open(path)), outputs[1].pictures[0])
     assert controls.notice.startswith("saved tsm_")
 
 
