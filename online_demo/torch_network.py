@@ -111,5 +111,5 @@ def _import_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise InputError(f"reading an .onnx file into PyTorch needs onnx ({error}): pip install onnx") from None
+        raise InputError(f"reading an .onnx file into PyTorch needs onnx ({error}): pip install -r requirements-onnx.txt") from None
     return onnx
