@@ -61,6 +61,8 @@ def read_clips(model: DemoModel, names: Sequence[str]) -> list[np.ndarray]:
     share = max(_MIN_FRAMES, MAX_FRAMES // len(names))
     clips = []
     for name in names:
+        if name != "sample" and not Path(name).exists():
+            raise InputError(f"--int8 {name}: no such video file or folder of frames")
         source = open_source(name)
         if source.live:
             raise InputError(f"--int8 {name}: calibration needs a video file or a folder of frames")

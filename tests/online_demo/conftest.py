@@ -44,7 +44,8 @@ def model(pictures):
 
 @pytest.fixture
 def make_recognizer(model):
-    return lambda: Recognizer(model, TorchBackend(model), SmoothingOptions())
+    """Every frame goes to the network, however fast the frames come."""
+    return lambda: Recognizer(model, TorchBackend(model), SmoothingOptions(), every=1)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def server(make_recognizer, about):
     pytest.importorskip("aiohttp")
     from online_demo.web.server import PageServer
 
-    with PageServer(("127.0.0.1", 0), make_recognizer, about) as server:
+    with PageServer(("127.0.0.1", 0), make_recognizer, about, allowed_hosts=["board.test"]) as server:
         yield server
 
 

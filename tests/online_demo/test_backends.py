@@ -187,6 +187,11 @@ def test_int8_reports_its_agreement(needs_onnx, model, tmp_path):
     assert tuple(buffer.shape for buffer in state) == model.info.buffer_shapes
 
 
+def test_int8_names_its_own_option(needs_onnx, model):
+    with pytest.raises(InputError, match=r"^--int8 missing.mp4: no such video file"):
+        make_backend("onnxruntime", model, int8_clips=["missing.mp4"])
+
+
 def test_int8_needs_enough_frames(needs_onnx, model, tmp_path):
     clip = make_video(tmp_path / "short.mp4", np.stack([picture(1)] * 4))
     with pytest.raises(InputError, match=r"short\.mp4: 3 frames are too few"):

@@ -227,7 +227,7 @@ def test_https(tmp_path):
 def test_each_browser_has_a_state_of_its_own(server, make_recognizer):
     alone = make_recognizer()
     frame = encoded(picture(1))
-    wanted = [alone(np.array(Image.open(io.BytesIO(frame)))) for _ in range(5)]
+    wanted = [alone(np.array(Image.open(io.BytesIO(frame))), 0.01 * number) for number in range(5)]
     first, _ = send_frames(server, [frame] * 5, [encoded(picture(4))] * 5)
     assert [result["label"] for result in first] == [result.label for result in wanted]
     assert [result["top"] for result in first] == [result.to_dict()["top"] for result in wanted]

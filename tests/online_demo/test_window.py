@@ -47,7 +47,7 @@ def display():
     if any("GUI:" in line and "NONE" in line for line in cv2.getBuildInformation().splitlines()):
         pytest.skip("this OpenCV has no windows (opencv-python-headless)")
     read_fd, write_fd = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write_fd), "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(write_fd), "-screen", "0", "1024x768x24", "-noreset", "-nolisten", "tcp"]
     server = subprocess.Popen(command, pass_fds=(write_fd,), stderr=subprocess.DEVNULL)
     os.close(write_fd)
     with os.fdopen(read_fd) as file:
@@ -137,10 +137,10 @@ def test_full_screen(demo, screenshots):
         assert process.wait(timeout=60) == 0
 
 
-def test_keys_answer_while_the_source_is_silent(display, pictures, screenshots):
+def test_keys_answer_while_the_source_is_silent(display, screenshots):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/video.mp4"
-        options = ["--backend", "torch", "--threads", "1", "--weights", pictures, "--source", url, "--timeout", "100"]
+        options = ["--threads", "1", "--source", url, "--timeout", "100"]
         with running(sys.executable, PROJECT / "online_demo/main.py", *options) as process:
             wait_until(lambda: screen()[:36, :WIDTH].max() > 200, 120)  # "h shows the keys", then "waiting for ..."
             press("h")
@@ -150,10 +150,10 @@ def test_keys_answer_while_the_source_is_silent(display, pictures, screenshots):
             assert process.wait(timeout=60) == 0
 
 
-def test_portrait(display, pictures, tmp_path, screenshots):
+def test_portrait(display, tmp_path, screenshots):
     """A film of a phone fits the screen, between dark bands."""
     film = make_video(tmp_path / "film.mp4", np.full((20, 320, 180, 3), 200, np.uint8))
-    options = ["--backend", "torch", "--threads", "1", "--weights", pictures, "--source", film, "--loop"]
+    options = ["--threads", "1", "--source", film, "--loop"]
     with running(sys.executable, PROJECT / "online_demo/main.py", *options):
         wait_until(lambda: screen()[300, WIDTH // 2].min() > 180, 120)
         image = screen()

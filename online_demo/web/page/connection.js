@@ -1,7 +1,7 @@
 // A WebSocket to the server that is opened again when it breaks, and says how it stands.
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
-const LATER_MS = 5000;     // where the server said why it closed the connection
+const LATER_MS = 3000;     // where the server said why it closed the connection
 const SILENCE_MS = 6000;   // without a word that is due
 
 const GONE = "The server does not answer. Check that the demo is still running and that the network works; this page tries again by itself.";

@@ -57,6 +57,7 @@ export function showAnswer(answer) {
     surest = answer.certainty;
     byId("history").firstChild.firstChild.textContent = `${answer.label}, ${percent(surest)}`;
   }
+  refreshAge();
 }
 
 function updateTop(top) {
@@ -126,7 +127,8 @@ function refreshFigures() {
   byId("times").replaceChildren(...rows);
   byId("rate").textContent = fps ? `${fps.toFixed(1)} pictures a second` : "";
   const now = performance.now();
-  if (isLive && lastLabel && lastLabel !== spoken && now - spokenAt > SPEAK_MS) {
+  const isSure = lastLabel && !document.body.classList.contains("unsure");
+  if (isLive && isSure && lastLabel !== spoken && now - spokenAt > SPEAK_MS) {
     [spoken, spokenAt] = [lastLabel, now];
     byId("spoken").textContent = lastLabel;
   }
