@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import sys
 import tempfile
 import time
@@ -22,6 +23,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from online_demo.onnx_file import check_torch
+from ops.common.errors import InputError, at_least, run_command
+
+if importlib.util.find_spec("torch") is None:
+    run_command(check_torch)  # a line, in place of the traceback of the next imports
 
 import numpy as np
 
@@ -45,7 +52,6 @@ from online_demo.backends.tvm_targets import TARGETS, TargetSpec, find_target
 from online_demo.model import DemoModel, load_model
 from online_demo.network import THRESHOLD
 from online_demo.torch_network import write_onnx
-from ops.common.errors import InputError, at_least, run_command
 from ops.common.files import atomic_path, atomic_write_text
 
 NUM_CHECK_FRAMES = 10

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from online_demo.backends.cache import cached_file, versions
 from online_demo.network import NetworkInfo
-from online_demo.onnx_file import describe_session, open_session
+from online_demo.onnx_file import check_torch, describe_session, open_session
 from ops.common.class_names import read_class_names
 from ops.common.errors import InputError
 from pretrained.table import files_folder, find_row, local_path
@@ -39,6 +39,7 @@ class DemoModel:
     @functools.cached_property
     def stream(self) -> StreamingTSM:
         """The network in PyTorch, BatchNorm folded."""
+        check_torch()
         from online_demo.torch_network import load_stream
 
         return load_stream(self.path)
@@ -91,6 +92,7 @@ def load_model(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     session = None
     if with_torch and path.suffix != ".onnx":
+        check_torch()
         from online_demo.torch_network import describe_stream, load_stream
 
         info = describe_stream(load_stream(path))
@@ -112,6 +114,7 @@ def exported(path: Path, digest: str) -> Path:
         return path
 
     def export(out: Path) -> None:
+        check_torch()
         from online_demo.torch_network import describe_stream, load_stream, write_onnx
 
         stream = load_stream(path)

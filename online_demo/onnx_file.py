@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ from online_demo.network import FRAME_RATE, THRESHOLD, NetworkInfo
 from ops.common.errors import InputError
 
 EXPORT_COMMAND = "python -m online_demo.compile --weights CHECKPOINT -o NAME.onnx"
+
+
+def check_torch() -> None:
+    """Raise InputError where PyTorch is missing: for a checkpoint, and for what compares with it."""
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(
+            "checkpoints and the backends torch and tvm need PyTorch: pip install -r requirements.txt; or run, on a "
+            f"machine that has it, {EXPORT_COMMAND}, and here --weights NAME.onnx"
+        )
 
 
 def import_onnxruntime() -> Any:

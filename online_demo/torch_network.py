@@ -6,25 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from online_demo.network import FRAME_RATE, NetworkInfo
-from online_demo.onnx_file import EXPORT_COMMAND
+from ops.checkpoint.options import ModelOptions
 from ops.common.errors import InputError
 from ops.common.files import atomic_path
-
-try:
-    import numpy as np
-    import torch
-
-    from ops.checkpoint.options import ModelOptions
-    from ops.models import build_model
-    from ops.network.onnx_export import export_stream
-    from ops.network.runtime import fold_batchnorm
-    from ops.streaming import StreamingTSM
-except ImportError as error:
-    raise InputError(
-        f"a checkpoint needs PyTorch ({error}): pip install -r requirements.txt; or export it where PyTorch is, with "
-        f"{EXPORT_COMMAND}, and run the demo here with --weights NAME.onnx"
-    ) from None
+from ops.models import build_model
+from ops.network.onnx_export import export_stream
+from ops.network.runtime import fold_batchnorm
+from ops.streaming import StreamingTSM
 
 
 def load_stream(path: Path) -> StreamingTSM:
@@ -111,5 +103,7 @@ def _import_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise InputError(f"reading an .onnx file into PyTorch needs onnx ({error}): pip install onnx") from None
+        raise InputError(
+            f"reading an .onnx file into PyTorch needs onnx ({error}): pip install -r requirements-onnx.txt"
+        ) from None
     return onnx

@@ -285,7 +285,7 @@ def test_torch_export_keeps_state_as_inputs_and_outputs() -> None:
 
 @torch.no_grad()
 def test_onnx_export_keeps_state_as_inputs_and_outputs(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="onnxscript is in requirements-demo.txt")
+    pytest.importorskip("onnxscript", reason="onnxscript is in requirements-onnx.txt")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is in requirements-demo.txt")
     stream, example = export_case()
     path = tmp_path / "step.onnx"

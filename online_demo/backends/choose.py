@@ -11,6 +11,7 @@ from online_demo.backends.base import Backend, compare
 from online_demo.backends.onnx_backend import OnnxRuntimeBackend
 from online_demo.backends.tvm_runtime import MAX_DIFFERENCE
 from online_demo.model import DemoModel
+from online_demo.onnx_file import check_torch
 from ops.common.errors import InputError
 
 BACKENDS = ("onnxruntime", "torch", "tvm")
@@ -42,6 +43,8 @@ def make_backend(
         raise InputError(f"--library is for --backend tvm, not {name}")
     if int8_clips and name != "onnxruntime":
         raise InputError(f"--int8 is for --backend onnxruntime, not {name}")
+    if name in ("torch", "tvm"):
+        check_torch()
     if name == "onnxruntime":  # compared when it was exported
         backend: Backend = OnnxRuntimeBackend(model, threads=threads)
         if int8_clips:

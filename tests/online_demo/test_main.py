@@ -158,9 +158,9 @@ def test_without_torch_a_checkpoint_says_what_to_do(pictures, tmp_path, monkeypa
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "online_demo.torch_network", raising=False)
-    with pytest.raises(InputError, match=r"needs PyTorch .*pip install -r requirements\.txt.* -o NAME\.onnx"):
-        demo.main(["--weights", str(pictures), "--source", "sample", "--no-window"])
+    for options in (["--weights", pictures], ["--weights", pictures, *TORCH], TORCH, ["--backend", "tvm"]):
+        with pytest.raises(InputError, match=r"need PyTorch: pip install -r requirements\.txt.* -o NAME\.onnx"):
+            demo.main([*map(str, options), "--source", "sample", "--no-window"])
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
