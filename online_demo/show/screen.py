@@ -21,6 +21,7 @@ from ops.common.errors import InputError
 from ops.common.files import atomic_path
 
 _RATE_WINDOW = 30  # frames
+_DETAILS_S = 0.5
 
 
 class Screen:
@@ -31,7 +32,8 @@ class Screen:
         self._views = {output.view for output in outputs}
         self._canvas = Canvas()
         self._image: np.ndarray | None = None  # the last frame
-        self._last_banner = ""
+        self._last_banner = self._details = ""
+        self._details_until = 0.0
         self._last = Shown(-1, 0.0, None, False, 0.0, 0.0, 0.0)
         self._shown_at: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._capture_ms: deque[float] = deque(maxlen=_RATE_WINDOW)
@@ -65,7 +67,8 @@ class Screen:
         if self._views - {None}:
             views["frame"] = self._canvas.frame(self._image, mirrored=controls.mirrored)
         if self._views & {"annotated", "window"}:
-            annotated = self._canvas.annotate(views["frame"], shown.result, self._details(shown.fps))
+            self._update_details(shown.fps)
+            annotated = self._canvas.annotate(views["frame"], shown.result, self._details)
             views["annotated"] = annotated
             views["window"] = overlaid(annotated, self._last_banner, show_help=controls.show_help)
             if controls.take("screenshot"):
@@ -75,13 +78,16 @@ class Screen:
         if not all(wanted):
             controls.quit = True
 
-    def _details(self, fps: float) -> str:
-        if self._image is None:
-            return ""
+    def _update_details(self, fps: float) -> None:
+        """Once in a while: faster ones cannot be read, and drawing them takes time."""
+        now = time.perf_counter()
+        if self._image is None or now < self._details_until:
+            return
         times = [
             f"{statistics.fmean(values):.1f}" if values else "-" for values in (self._capture_ms, self._network_ms)
         ]
-        return f"{fps:.0f} frames/s, capture {times[0]} ms, network {times[1]} ms"
+        self._details = f"{fps:.0f} frames/s, capture {times[0]} ms, network {times[1]} ms"
+        self._details_until = now + _DETAILS_S
 
 
 def _rate(times: Sequence[float]) -> float:
