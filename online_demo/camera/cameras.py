@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ TIMEOUT_S = 10.0
 RETRY_S = 60.0
 _MISSED_S = 1.0  # a camera may miss a few frames
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0  # before a source is opened again
+_LOGIN = re.compile(r"(?<=://)[^/@]*@")
 _TO_BGR = "videoconvert ! video/x-raw, format=BGR ! appsink drop=true max-buffers=1"
 # Cameras that want a pipeline; the sensor of a Jetson's is read at one of its own sizes, and scaled.
 PIPELINES = {
@@ -68,7 +70,8 @@ class OpenCvSource:
         self._device, self._options = device, options or CameraOptions()
         self._is_url = isinstance(device, str) and "://" in device and " ! " not in device
         self._is_pipeline = isinstance(device, str) and " ! " in device
-        self.name = name or (f"camera {device}" if isinstance(device, int) else str(device))
+        # The page shows the name: without the user and password that a URL may hold.
+        self.name = name or (f"camera {device}" if isinstance(device, int) else _LOGIN.sub("", device))
         self.live, self.mirrored, self.fps, self.notice = True, not self._is_url, 30.0, ""
         self._num_frames = 0  # of a video, as far as known
 

@@ -94,7 +94,9 @@ class PageServer:
 
     @property
     def url(self) -> str:
+        """Where to open the page on this machine."""
         host, port = self._socket.getsockname()[:2]
+        host = "localhost" if host in ("0.0.0.0", "::") else host
         return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def __enter__(self) -> PageServer:
@@ -141,6 +143,7 @@ class PageServer:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.gather(*map(_say_goodbye, self._browsers), return_exceptions=True), 1)
         await runner.cleanup()
+        await asyncio.sleep(0)  # the connections that it closed end in the loop's next round
 
     async def _send_file(self, request: web.Request) -> web.Response:
         kind = _CONTENT_TYPES[self._files[request.path].suffix]

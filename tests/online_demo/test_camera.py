@@ -85,6 +85,12 @@ def test_camera_and_url_that_cannot_be_opened(tmp_path):
             capture.read()
 
 
+def test_passwords_of_urls_are_not_shown():
+    pytest.importorskip("cv2")
+    assert OpenCvSource("rtsp://me:secret@10.0.0.2:554/live?a=@b").name == "rtsp://10.0.0.2:554/live?a=@b"
+    assert OpenCvSource("http://10.0.0.2/x@y").name == "http://10.0.0.2/x@y"
+
+
 def test_camera_that_is_unplugged(monkeypatch):
     """OpenCV answers False from then on."""
     cv2 = pytest.importorskip("cv2")

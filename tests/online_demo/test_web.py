@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import io
+import re
 import shutil
 import socket
 import ssl
@@ -111,6 +112,13 @@ def test_port_in_use_is_one_line(server):
     port = int(server.url.rstrip("/").rsplit(":", 1)[1])
     with pytest.raises(InputError, match="cannot listen there"):
         PageServer(("127.0.0.1", port), lambda: None, ABOUT)
+
+
+def test_url_is_one_to_open():
+    for host, shown in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "localhost")):
+        with PageServer((host, 0), lambda: None, ABOUT) as server:
+            assert re.fullmatch(rf"http://{shown}:\d+/", server.url)
+            assert status_of(server, "/") == 200
 
 
 @pytest.mark.parametrize(
