@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _ROUNDING_S = 1e-6
 
 
@@ -14,7 +16,7 @@ class Pace:
 
     def reset(self) -> None:
         """The next frame is the first of a stream: it is taken."""
-        self._next_number, self._next_s, self._last_s = 0, float("-inf"), float("-inf")
+        self._next_number, self._next_s, self._last_s = 0, -math.inf, -math.inf
 
     def takes(self, number: int, time_s: float) -> bool:
         """Whether the frame with this number, that came at this time, goes to the network.

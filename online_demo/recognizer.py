@@ -74,30 +74,31 @@ class Recognizer:
     ) -> None:
         self._model, self._backend, self._smoothing = model, backend, smoothing
         self._smoother = Smoother(smoothing)
-        self._pace = Pace(rate or model.info.frame_rate, every)
-        self._max_gap_s = GAP_WINDOWS * (smoothing.window_s or SCORE_WINDOW_S)
+        rate = rate or model.info.frame_rate
+        self._pace = Pace(rate, every)
+        self._max_gap_s = GAP_WINDOWS * max(smoothing.window_s or SCORE_WINDOW_S, 1 / rate)
         self.reset()
 
     def reset(self) -> None:
         """The next frame is the first of another stream."""
         self._pace.reset()
-        self._forget()
-
-    def _forget(self) -> None:
         self._state = self._backend.init_state()
         self._smoother.reset()
         self._last_s: float | None = None
 
     def takes(self, number: int, time_s: float) -> bool:
-        """Whether the network is to see frame `number`, counted from 0, that came at this time. Ask once a frame."""
+        """Whether the network is to see frame `number`, counted from 0, that came at this time. Ask once a frame.
+
+        After a long gap without any frame, the frame is the first of another stream.
+        """
+        if self._last_s is not None and time_s - self._last_s > self._max_gap_s:
+            self.reset()
+        self._last_s = time_s
         return self._pace.takes(number, time_s)
 
     def __call__(self, image: np.ndarray, time_s: float) -> Result:
-        """Take the next frame, RGB uint8 (H, W, 3), and its time; after a long gap it begins another stream."""
+        """Take the next frame, RGB uint8 (H, W, 3), and its time."""
         began = time.perf_counter()
-        if self._last_s is not None and not 0 <= time_s - self._last_s <= self._max_gap_s:
-            self._forget()
-        self._last_s = time_s
         scores, self._state = self._backend.step(self._model.info.preprocess(image), self._state)
         network_ms = 1e3 * (time.perf_counter() - began)
         smoothed = self._smoother(scores, time_s)

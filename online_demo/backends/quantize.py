@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import itertools
 import logging
 import tempfile
@@ -33,6 +34,8 @@ def quantized_backend(
     Raises:
         InputError: a clip that cannot be read or is too short.
     """
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError("--int8 needs onnx: pip install -r requirements-onnx.txt")
     inputs = read_clips(model, clips)  # (F, 1, 3, H, W) each
     calibration = [frames[: len(frames) * 2 // 3] for frames in inputs]
     held_out = [frames[len(frames) * 2 // 3 :] for frames in inputs]

@@ -65,13 +65,25 @@ def test_unsure_below_the_threshold():
 def test_a_gap_of_more_than_two_windows_begins_another_stream():
     backend = Backend(scores(Thumb_Up=0.9), scores(Stop_Sign=0.9))
     recognizer = Recognizer(Model, backend, SmoothingOptions(window_s=0.5, threshold=0.2))
-    for time_s in (0, 0.1, 1.1, 2.11, 2.2):
-        result = recognizer(IMAGE, time_s)
+    for number, time_s in enumerate((0, 0.1, 1.1, 2.11, 2.12, 2.21)):
+        if recognizer.takes(number, time_s):
+            result = recognizer(IMAGE, time_s)
     assert backend.counts == [0, 1, 2, 0, 1]  # 1.0 s is two windows, 1.01 s more
     assert result.certainty == pytest.approx(0.9)
     recognizer.reset()
-    recognizer(IMAGE, 2.3)
+    assert recognizer.takes(6, 2.22)
+    recognizer(IMAGE, 2.22)
     assert backend.counts[-1] == 0
+
+
+def test_frames_far_apart_on_purpose_are_one_stream():
+    for options in ({"every": 100}, {"rate": 0.25}):
+        backend = Backend(scores(Thumb_Up=0.9))
+        recognizer = Recognizer(Model, backend, SmoothingOptions(), **options)
+        for number in range(0, 401):
+            if recognizer.takes(number, number / 25):
+                recognizer(IMAGE, number / 25)
+        assert backend.counts == [0, 1, 2, 3, 4]
 
 
 def test_own_rate_and_every():
