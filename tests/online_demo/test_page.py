@@ -71,7 +71,7 @@ def test_what_it_shows(server, playing, browser, screenshots):
     wait_for_text(browser, "label", "picture 3")
     browser.wait_for("document.getElementById('picture').naturalWidth == 640", 30)
     wait_for_text(browser, "badge", "live")
-    assert int(browser.evaluate(text_of("certainty")).rstrip(" %")) > 80
+    assert int(browser.evaluate(text_of("certainty")).rstrip("\xa0%")) > 80
     assert browser.evaluate(text_of("about")) == "still pictures · pictures.pth.tar, 5 classes"
     assert browser.evaluate(text_of("todo")) == "Show one of the pictures."
     chips = browser.evaluate("[...document.querySelectorAll('#classes li')].map(e => [e.textContent, e.className])")
@@ -152,7 +152,7 @@ def test_unsure_and_a_source_that_drops(server, browser, screenshots):
     wait_for_text(browser, "badge", "live")
     server.show(picture(1), shown)
     wait_for_text(browser, "label", "unsure")
-    assert browser.evaluate(text_of("certainty")) == "40 %"
+    assert browser.evaluate(text_of("certainty")) == "40\xa0%"
     assert browser.evaluate("document.body.classList.contains('unsure')")
     assert browser.evaluate("document.querySelectorAll('#history li, #classes .now').length") == 0
     browser.screenshot(screenshots / "page_unsure.png")

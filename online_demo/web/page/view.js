@@ -16,7 +16,7 @@ function element(name, text, className = "") {
   return made;
 }
 
-const percent = (probability) => `${Math.round(100 * probability)} %`;
+const percent = (probability) => `${Math.round(100 * probability)}\u00a0%`;
 
 let times = {};             // the last values of each latency
 let fps = 0;
