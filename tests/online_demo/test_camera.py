@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 
 import numpy as np
@@ -13,6 +14,7 @@ from online_demo.camera.cameras import CameraOptions, OpenCvSource
 from online_demo.camera.capture import Capture
 from online_demo.camera.sources import SAMPLE, FolderSource, open_source
 from ops.common.errors import InputError
+from tests.online_demo.helpers import encoded
 
 
 class FakeSource:
@@ -179,6 +181,40 @@ def test_dropped_source_is_not_silent_to_its_reader():
         with pytest.raises(InputError, match="gave no frame"):
             while True:
                 capture.read(0.2)
+
+
+class Stream(BaseHTTPRequestHandler):
+    """Motion JPEG: each connection sends 3 pictures of its own gray and is cut; the second one is refused."""
+
+    def do_GET(self):
+        self.server.count += 1
+        if self.server.count == 2:
+            return self.send_error(503)
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        jpeg = encoded(np.full((48, 64, 3), 60 * self.server.count, np.uint8))
+        for _ in range(3):
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(head.encode() + jpeg + b"\r\n")
+
+    def log_message(self, *args):
+        pass
+
+
+def test_stream_that_is_cut_goes_on(monkeypatch, caplog):
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(cameras, "_FIRST_WAIT_S", 0.05)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stream) as server:
+        server.count = 0
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/stream.mjpg"
+        frames = open_source(url, CameraOptions(timeout_s=5, retry_s=10)).frames()
+        levels = [int(next(frames)[24, 32, 0]) for _ in range(8)]
+        frames.close()
+        server.shutdown()
+    assert levels == pytest.approx([60] * 3 + [180] * 3 + [240] * 2, abs=2)
+    assert caplog.messages == [f"{url} dropped: opening it again", f"{url} is back"] * 2
 
 
 def test_device_file_size_and_rate(opened):
