@@ -53,7 +53,7 @@ def refuse_other_sites(allowed_hosts: Collection[str]) -> Callable:
     A name that an attacker's server resolves to this machine would let the attacker's page read the camera (DNS
     rebinding). Addresses, localhost, this machine's own name and the user's `--allow-host` names are trusted.
     """
-    allowed = {name.lower().rstrip(".") for name in allowed_hosts}
+    allowed = {name.lower().partition(":")[0].rstrip(".") for name in allowed_hosts}
 
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:

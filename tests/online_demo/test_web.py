@@ -206,7 +206,7 @@ def test_other_sites_pages_are_refused(server, headers, is_allowed):
 
 
 def test_allowed_host():
-    with PageServer(("127.0.0.1", 0), lambda: None, ABOUT, allowed_hosts=["Board.example"]) as server:
+    with PageServer(("127.0.0.1", 0), lambda: None, ABOUT, allowed_hosts=["Board.example:8000"]) as server:
         for host, status in (("board.EXAMPLE:80", 200), ("board.example.", 200), ("evil.example", 403)):
             assert status_of(server, "/", headers={"Host": host}) == status
 

@@ -36,8 +36,9 @@ export class Camera {
   async start(deviceId = "") {
     const size = { width: { ideal: WIDTH }, height: { ideal: HEIGHT } };
     const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "user" };
-    this.stop();
+    this.stop();  // many cameras cannot be opened twice
     const media = await navigator.mediaDevices.getUserMedia({ video: { ...size, ...which }, audio: false });
+    this.stop();  // another one that was chosen meanwhile
     this.media = media;
     const track = media.getVideoTracks()[0];
     track.onended = () => { if (this.media === media) this.onend(); };
@@ -110,7 +111,6 @@ export class Camera {
     connection.isDue = true;
     connection.send(jpeg);
   }
-
 }
 
 // When the camera took its next frame, as soon as that is there.

@@ -42,7 +42,7 @@ async function showPicture(jpeg) {
   picture.src = url;
   try {
     await picture.decode();
-    picture.hidden = false;
+    picture.hidden = watch === null;
   } catch { /* another picture, or the camera, has taken its place */ }
   URL.revokeObjectURL(url);
   watch?.send("shown");
@@ -80,6 +80,7 @@ async function startCamera(deviceId) {
   const cameras = await listCameras();
   device.replaceChildren(...cameras.map(([id, name]) => new Option(name, id, false, id === camera.deviceId)));
   chooser.hidden = cameras.length < 2;
+  nameButtons();
 }
 
 // Back to the server's source, with the reason if it is not the user's wish.
@@ -105,7 +106,6 @@ async function toggleCamera() {
   else await startCamera();
   cameraButton.disabled = false;
   cameraButton.focus();
-  nameButtons();
 }
 
 async function togglePause() {
