@@ -112,7 +112,7 @@ def demo_cases(path: Path, wanted: Sequence[str] | None, threads: int) -> tuple[
     """The online demo's backends, and a line on each that cannot run here."""
     try:
         backends = importlib.import_module("online_demo.backends.choose")
-        model = importlib.import_module("online_demo.model").load_model(path)
+        model = importlib.import_module("online_demo.model").load_model(path, with_torch=True)
     except ImportError as error:
         return [], [f"the demo's backends are left out: {error}"]
     cases, left_out = [], []

@@ -1,32 +1,31 @@
-"""The demo's loop: capture a frame, recognise it, draw it, show it."""
+"""The demo's loop: capture a frame, recognise it, draw it, show it; and do what the keys ask for meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from online_demo.camera.cameras import TIMEOUT_S
 from online_demo.camera.capture import Capture, Captured
-from online_demo.camera.sources import TIMEOUT_S, Source
+from online_demo.camera.sources import Source
 from online_demo.recognizer import Recognizer, Result
-from online_demo.show.draw import Canvas
-from online_demo.show.outputs import Output, Shown
+from online_demo.show.controls import Controls
+from online_demo.show.outputs import Output
+from online_demo.show.screen import Screen
 
-_FPS_WINDOW = 30  # frames
+_TICK_S = 0.05  # between two looks at the keys while no frame comes
 
 
 @dataclass(frozen=True)
 class Playback:
     """How a source is played.
 
-    every: one frame of so many goes to the network. mirrored: show a mirror image. paced: show a file at its own rate.
-    repeat: begin it again when it ends. max_frames: stop after so many. timeout_s: give up on a silent source.
+    paced: show a file at its own rate. repeat: begin it again when it ends. max_frames: stop after so many. timeout_s:
+    give up on a silent source.
     """
 
-    every: int
-    mirrored: bool = False
     paced: bool = False
     repeat: bool = False
     max_frames: int | None = None
@@ -39,54 +38,63 @@ def run_source(
     outputs: Sequence[Output],
     playback: Playback,
     stopped: Callable[[], bool] = lambda: False,
+    controls: Controls | None = None,
 ) -> int:
-    """Run until the source ends, an output has enough, or `stopped`; returns the number of frames shown."""
-    canvas = Canvas(mirrored=playback.mirrored)
-    shown_at: deque[float] = deque(maxlen=_FPS_WINDOW)
-    needs_picture = any(output.needs_picture for output in outputs)
-    num_shown = 0
+    """Run until the source ends, the user quits, or `stopped`; returns the number of frames shown."""
+    controls = controls or Controls()
+    screen = Screen(outputs, controls)
+
+    def is_over() -> bool:
+        return stopped() or controls.quit or screen.num_shown == playback.max_frames
+
     while True:  # each time through the source
         result: Result | None = None
-        first_number, next_used = num_shown, 0
-        with contextlib.closing(_frames(source, playback, stopped)) as frames:
+        first_number = screen.num_shown
+        with contextlib.closing(_frames(source, playback, controls, is_over)) as frames:
             for frame in frames:
-                is_new = frame.number >= next_used
+                if controls.take("reset"):
+                    recognizer.reset()
+                    result = None
+                if isinstance(frame, str):
+                    screen.refresh(result, status=frame)
+                    continue
+                is_new = recognizer.takes(frame.number, frame.time_s)
                 if is_new:
-                    result, next_used = recognizer(frame.image), frame.number + playback.every
-                shown_at.append(time.perf_counter())
-                fps, picture, draw_ms = _rate(shown_at), None, 0.0
-                if needs_picture:
-                    draw_began = time.perf_counter()
-                    picture = canvas.draw(frame.image, result, _details(fps, frame, result))
-                    draw_ms = 1e3 * (time.perf_counter() - draw_began)
-                number = first_number + frame.number
+                    result = recognizer(frame.image, frame.time_s)
                 time_s = first_number / source.fps + frame.time_s
-                shown = Shown(number, time_s, result, is_new, frame.capture_ms, draw_ms, fps)
-                num_shown += 1
-                wanted = [output.show(picture, shown) for output in outputs]
-                if not all(wanted) or num_shown == playback.max_frames:
-                    return num_shown
-        if stopped() or not playback.repeat or source.live:
-            return num_shown
+                screen.show(frame, first_number + frame.number, time_s, result, is_new=is_new)
+        if is_over() or not playback.repeat or source.live:
+            return screen.num_shown
         recognizer.reset()
 
 
-def _frames(source: Source, playback: Playback, stopped: Callable[[], bool]) -> Iterator[Captured]:
-    """Go once through a source, a paced file at its own rate."""
+def _frames(
+    source: Source, playback: Playback, controls: Controls, is_over: Callable[[], bool]
+) -> Iterator[Captured | str]:
+    """Go once through a source, a paced file at its own rate.
+
+    While no frame comes a str does, every _TICK_S: the reason, "" if there is none to speak of. A pause holds a file,
+    and leaves out what a live source gives.
+    """
     began = time.perf_counter()
     with Capture(source, timeout_s=playback.timeout_s) as capture:
-        while not stopped() and (frame := capture.read(stopped)) is not None:
+        while not is_over():
+            if controls.paused and not source.live:
+                pause_began = time.perf_counter()
+                yield ""
+                time.sleep(_TICK_S)
+                began += time.perf_counter() - pause_began
+                continue
+            frame = capture.read(_TICK_S)
+            if frame is None and capture.ended:
+                return
+            if frame is None or controls.paused:
+                yield capture.status
+                continue
             if playback.paced and not source.live:
-                time.sleep(max(0.0, began + frame.time_s - time.perf_counter()))
+                while (early_s := began + frame.time_s - time.perf_counter()) > 0:
+                    time.sleep(min(early_s, _TICK_S))
+                    if early_s > _TICK_S:
+                        yield ""
+                frame = replace(frame, arrived=time.perf_counter())  # it was read ahead of its time
             yield frame
-
-
-def _rate(times: Sequence[float]) -> float:
-    """Frames a second; 0 until there are two."""
-    span = times[-1] - times[0]
-    return (len(times) - 1) / span if span > 0 else 0.0
-
-
-def _details(fps: float, frame: Captured, result: Result | None) -> str:
-    network = "-" if result is None else f"{result.network_ms:.1f} ms"
-    return f"{fps:.0f} frames/s\ncapture {frame.capture_ms:.1f} ms, network {network}"

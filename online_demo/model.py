@@ -1,46 +1,57 @@
-"""The network that the demo runs: any online checkpoint, with its class names and the size of its frames."""
+"""The network that the demo runs: an .onnx file, or any online checkpoint (which needs PyTorch)."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from online_demo.gestures import JESTER_CLASSES
+from online_demo.backends.cache import cached_file, versions
+from online_demo.network import NetworkInfo
+from online_demo.onnx_file import check_torch, describe_session, open_session
+from ops.common.class_names import read_class_names
 from ops.common.errors import InputError
-from ops.dataset_config import read_class_names
-from ops.streaming import StreamingTSM
-from pretrained.fetch import fetch
 from pretrained.table import files_folder, find_row, local_path
 
+if TYPE_CHECKING:
+    from ops.streaming import StreamingTSM
+
 FOLDER = Path(__file__).resolve().parent
-DEFAULT_WEIGHTS = FOLDER / "weights" / "moving_digits_online.pth.tar"  # scripts/train_tsm_moving_digits_online.sh
+DEFAULT_WEIGHTS = FOLDER / "weights" / "moving_digits_online.onnx"  # scripts/train_tsm_moving_digits_online.sh
 JESTER_ROW = "jester_tsm_mobilenetv2_online"
 
 
 @dataclass(frozen=True)
 class DemoModel:
-    """A streaming network, BatchNorm folded, and what the demo knows about it.
+    """A streaming network.
 
-    path: the file it comes from. digest: sha256 of that file.
+    path: the file it comes from. digest: sha256 of that file. session: ONNX Runtime's, None where PyTorch read it.
     """
 
-    stream: StreamingTSM
     path: Path
     digest: str
-    class_names: tuple[str, ...]
+    info: NetworkInfo
+    session: Any = None
+
+    @functools.cached_property
+    def stream(self) -> StreamingTSM:
+        """The network in PyTorch, BatchNorm folded."""
+        check_torch()
+        from online_demo.torch_network import load_stream
+
+        return load_stream(self.path)
+
+    @functools.cached_property
+    def onnx_path(self) -> Path:
+        """Its .onnx file: exported once, and then taken from the cache."""
+        return exported(self.path, self.digest)
 
     @property
-    def input_size(self) -> int:
-        return self.stream.input_size
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int, int]:
-        """(1, 3, H, W) of the network's input."""
-        return (1, 3, self.input_size, self.input_size)
+    def class_names(self) -> tuple[str, ...]:
+        return self.info.class_names
 
     @property
     def stem(self) -> str:
@@ -50,67 +61,85 @@ class DemoModel:
     @property
     def identity(self) -> dict[str, object]:
         """What files made from it depend on."""
-        return {"weights": self.digest, "size": self.input_size}
-
-    @property
-    def buffer_shapes(self) -> list[tuple[int, ...]]:
-        """(1, C, H, W) of each buffer."""
-        return [(1, *shape) for shape in self.stream.state_shapes(self.input_size, self.input_size)]
-
-    def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """RGB picture uint8 (H, W, 3) -> float32 (1, 3, input_size, input_size), as evaluation treats its frames."""
-        return self.stream.preprocess(image).numpy()
-
-    def example_inputs(self) -> tuple[torch.Tensor, ...]:
-        """Inputs to export and compile with: a frame and the buffers, zeros."""
-        return tuple(torch.zeros(shape) for shape in (self.frame_shape, *self.buffer_shapes))
+        return {"weights": self.digest, "size": self.info.input_size}
 
 
 def load_model(
-    weights: str | Path | None = None, *, jester: bool = False, labels: str | Path | None = None
+    weights: str | Path | None = None,
+    *,
+    jester: bool = False,
+    labels: str | Path | None = None,
+    with_torch: bool = False,
+    threads: int | None = None,
 ) -> DemoModel:
     """Load what `--weights`, `--jester` and `--labels` ask for.
 
     Args:
-        weights: an online checkpoint of ours, the published streaming file, or a name in the table of published
-            checkpoints; None takes the small one of the repository, trained on the moving digits.
+        weights: an .onnx file of `online_demo.compile`, an online checkpoint of ours, the published streaming file, or
+            a name in the table of published checkpoints; None takes the small one of the repository, trained on the
+            moving digits.
         jester: the published gesture network, fetched if it is not there yet.
         labels: class names, one a line, in place of those recorded in the checkpoint.
+        with_torch: read a checkpoint with PyTorch, in place of the .onnx file that is exported from it once.
+        threads: of ONNX Runtime; None leaves it to it.
 
     Raises:
         InputError: no such file, a network that cannot stream, or another number of names than classes.
     """
     path = _find_weights(weights, jester=jester)
-    stream = StreamingTSM.from_checkpoint(path, fold_bn=True)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return DemoModel(stream, path, digest, _class_names(stream, path, labels))
+    session = None
+    if with_torch and path.suffix != ".onnx":
+        check_torch()
+        from online_demo.torch_network import describe_stream, load_stream
+
+        info = describe_stream(load_stream(path))
+    else:
+        onnx_path = exported(path, digest)
+        session = open_session(onnx_path, threads)
+        info = describe_session(session, onnx_path)
+    if labels is not None:
+        names = read_class_names(labels)
+        if len(names) != len(info.class_names):
+            raise InputError(f"{labels} has {len(names)} names, {path} {len(info.class_names)} classes")
+        info = dataclasses.replace(info, class_names=tuple(names))
+    return DemoModel(path, digest, info, session)
+
+
+def exported(path: Path, digest: str) -> Path:
+    """The .onnx file of a checkpoint: exported and compared with PyTorch once, and then taken from the cache."""
+    if path.suffix == ".onnx":
+        return path
+
+    def export(out: Path) -> None:
+        check_torch()
+        from online_demo.torch_network import describe_stream, load_stream, write_onnx
+
+        stream = load_stream(path)
+        write_onnx(stream, describe_stream(stream), out)
+
+    depends_on = {"kind": "onnx", "weights": digest, "versions": versions("torch", "onnx", "onnxscript")}
+    return cached_file(path.name.split(".")[0], ".onnx", depends_on, export)
 
 
 def _find_weights(weights: str | Path | None, *, jester: bool) -> Path:
-    if jester:
-        if weights is not None:
-            raise InputError("--jester and --weights exclude each other: give one of them")
-        folder = files_folder()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return fetch(find_row(JESTER_ROW), folder)
-        except (InputError, OSError) as error:
-            raise InputError(
-                f"--jester: {error}; run python -m pretrained.fetch {JESTER_ROW} with its own options, or put the file "
-                f"into {folder}"
-            ) from None
-    return DEFAULT_WEIGHTS if weights is None else local_path(weights)
+    if not jester:
+        return DEFAULT_WEIGHTS if weights is None else local_path(weights)
+    if weights is not None:
+        raise InputError("--jester and --weights exclude each other: give one of them")
+    folder = files_folder()
+    row = find_row(JESTER_ROW)
+    if (folder / row.file).is_file():
+        return local_path(folder / row.file)
+    try:
+        from pretrained.fetch import fetch  # imports PyTorch
 
-
-def _class_names(stream: StreamingTSM, path: Path, labels: str | Path | None) -> tuple[str, ...]:
-    num_class = stream.num_class
-    if labels is not None:
-        names = read_class_names(labels)
-        if len(names) != num_class:
-            raise InputError(f"{labels} has {len(names)} names, {path} {num_class} classes")
-        return tuple(names)
-    if stream.class_names is not None and len(stream.class_names) == num_class:
-        return tuple(stream.class_names)
-    if num_class == len(JESTER_CLASSES) and stream.options is not None and stream.options.dataset == "jester":
-        return JESTER_CLASSES
-    return tuple(f"class {index}" for index in range(num_class or 0))
+        folder.mkdir(parents=True, exist_ok=True)
+        return fetch(row, folder)
+    except (InputError, OSError, ImportError) as error:
+        raise InputError(
+            f"--jester: {error}; run python -m pretrained.fetch {JESTER_ROW} with its own options, or put the file "
+            f"into {folder}"
+        ) from None

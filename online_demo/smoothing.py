@@ -9,20 +9,22 @@ import numpy as np
 
 from online_demo.gestures import PLAIN, ClassRules
 
-SCORE_WINDOW = 12
+SCORE_WINDOW_S = 0.8  # the published 12 results, at 15 a second
+_ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
 class SmoothingOptions:
     """Each step can be switched off on its own.
 
-    score_window: number of score vectors to sum, the newest included (1: no sum). rules: masked and merged classes.
-    vote: a change of the result is taken only if the last two kept results agree.
+    window_s: the scores of so many seconds are summed (0: no sum). rules: masked and merged classes. vote: a change of
+    the result is taken only if the last two kept results agree. threshold: certainty below which a result is unsure.
     """
 
-    score_window: int = SCORE_WINDOW
+    window_s: float = SCORE_WINDOW_S
     rules: ClassRules = PLAIN
     vote: bool = True
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,16 @@ class Smoother:
 
     def reset(self) -> None:
         """Forget everything: the next frame is the first of a stream."""
-        self._window: deque[np.ndarray] = deque(maxlen=self.options.score_window)
+        self._window: deque[tuple[float, np.ndarray]] = deque()  # (time in seconds, scores)
         start = self.options.rules.start
         self._before_last, self._last = start, start  # the last two kept results
 
-    def __call__(self, scores: np.ndarray) -> Smoothed:
-        """Take the scores (K,) of the next frame."""
-        self._window.append(scores)
-        total = sum(self._window)
+    def __call__(self, scores: np.ndarray, time_s: float) -> Smoothed:
+        """Take the scores (K,) of the next frame, and its time."""
+        self._window.append((time_s, scores))
+        while self._window[0][0] < time_s and self._window[0][0] <= time_s - self.options.window_s + _ROUNDING_S:
+            self._window.popleft()
+        total = sum(scores for _, scores in self._window)
         kept = self._keep(int(np.argmax(total)))
         return Smoothed(kept, int(np.argmax(scores)), total / np.float32(len(self._window)))
 

@@ -175,6 +175,13 @@ class TSNDataSet(Dataset):
         lines = (f"{record.path} {record.num_frames} {record.label}\n" for record in self.video_list)
         return f"{zlib.crc32(''.join(lines).encode(errors='surrogateescape')):08x}"
 
+    @property
+    def frame_distance(self) -> float:
+        """How many frames of a video lie from one frame of a clip to the next, on average over the list."""
+        counts = (record.num_frames for record in self.video_list)
+        distances = (sampling.frame_distance(n, self.num_segments, dense=self.dense_sample) for n in counts)
+        return sum(distances) / len(self)
+
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Any, int]:
         index, epoch = key if isinstance(key, tuple) else (key, None)
         record = self.video_list[index]

@@ -13,7 +13,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.common.errors import InputError, is_one_line
+from ops.common.class_names import read_class_names
+from ops.common.errors import InputError
 from ops.common.modality import check_modality
 from ops.data.sources import DEFAULT_TMPL, check_image_tmpl, check_io
 
@@ -41,6 +42,7 @@ class DatasetSpec:
     flow_tmpl: str = DEFAULT_TMPL
     categories: str | None = None
     flip: bool = True  # False: left and right carry the label
+    fps: float | None = None  # frames a second of the extracted videos, where all have the same
 
 
 _SPECS = (
@@ -66,6 +68,7 @@ _SPECS = (
         flow_tmpl="{:06d}-{}_{:05d}.jpg",  # number of the video, axis, frame
         categories="something/v1/category.txt",
         flip=False,
+        fps=12,
     ),
     DatasetSpec(
         name="somethingv2",
@@ -79,6 +82,7 @@ _SPECS = (
         flow_tmpl="{:06d}.jpg",
         categories="something/v2/category.txt",
         flip=False,
+        fps=12,
     ),
     DatasetSpec(
         name="jester",
@@ -92,6 +96,7 @@ _SPECS = (
         flow_tmpl="{:05d}.jpg",
         categories="jester/category.txt",
         flip=False,
+        fps=12,
     ),
     DatasetSpec(
         name="ucf101",
@@ -103,6 +108,7 @@ _SPECS = (
         videos="UCF101/videos",
         flow_tmpl="flow_{}_{:05d}.jpg",
         categories="UCF101/labels/classInd.txt",
+        fps=25,
     ),
     DatasetSpec(
         name="hmdb51",
@@ -114,6 +120,7 @@ _SPECS = (
         videos="HMDB51/videos",
         flow_tmpl="flow_{}_{:05d}.jpg",
         categories="HMDB51/category.txt",
+        fps=30,
     ),
     DatasetSpec(
         name="moving_digits",
@@ -125,6 +132,7 @@ _SPECS = (
         videos="moving_digits/videos",
         categories="moving_digits/category.txt",
         flip=False,
+        fps=25,
     ),
 )
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
@@ -146,6 +154,7 @@ class DataOptions:
     image_tmpl: str | None = None
     split: int = 1
     io: str = "frames"
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,7 @@ class DatasetPaths:
     image_tmpl: str
     flip: bool
     categories: Path | None = None
+    fps: float | None = None
 
     @functools.cached_property
     def class_names(self) -> list[str] | None:
@@ -173,35 +183,6 @@ class DatasetPaths:
                 return names
             logger.warning("%s holds %d names, the data set %d classes: not used", path, len(names), self.num_classes)
         return None
-
-
-def read_class_names(path: str | Path) -> list[str]:
-    """Class names in label order: a name a line, or lines `1 ApplyEyeMakeup` in a file called classInd.txt.
-
-    Raises InputError with path and line, also for a name that is there twice or holds control characters: a damaged
-    file would give results another class's name.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read class names from {path}: {error}") from error
-    names: dict[str, None] = {}  # in order
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text:
-            continue
-        if not is_one_line(text):
-            raise InputError(f"{path}:{number}: a class name with control characters: {text[:100]!r}")
-        if path.name == "classInd.txt":
-            index, _, text = text.partition(" ")
-            if index != str(len(names) + 1) or not text.strip():
-                raise InputError(f"{path}:{number}: expected `{len(names) + 1} name`, got {line!r}")
-        name = text.strip()
-        if name in names:
-            raise InputError(f"{path}:{number}: the class {name!r} is there twice")
-        names[name] = None
-    return list(names)
 
 
 def resolve_dataset(name: str, modality: str, options: DataOptions | None = None) -> DatasetPaths:
@@ -222,6 +203,7 @@ def resolve_dataset(name: str, modality: str, options: DataOptions | None = None
         "train_list": _path(options.train_list),
         "val_list": _path(options.val_list),
         "image_tmpl": options.image_tmpl,
+        "fps": options.fps,
     }
     paths = dataclasses.replace(row, **{field: value for field, value in given.items() if value})
     check_image_tmpl(paths.image_tmpl, modality)
@@ -250,6 +232,7 @@ def _row_paths(spec: DatasetSpec, modality: str, options: DataOptions) -> Datase
         image_tmpl=spec.flow_tmpl if is_flow else spec.image_tmpl,
         flip=spec.flip,
         categories=root / spec.categories if spec.categories else None,
+        fps=spec.fps,
     )
 
 

@@ -100,6 +100,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument("modality", choices=MODALITIES, help="what the frames are")
     parser.add_argument("--train_list", default="", help="list file to train on (default: the data set's own)")
     parser.add_argument("--val_list", default="", help="list file to validate on (default: the data set's own)")
+    parser.add_argument("--fps", type=float, help="frames a second of the videos (default: the data set's own)")
     parser.add_argument("--store_name", default="", help="name of the run (default: made from the options)")
     _add_model_options(parser)
     _add_learning_options(parser)
@@ -239,7 +240,7 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise InputError(f"--start-epoch {args.start_epoch} leaves nothing to do: --epochs is {args.epochs}")
     if args.tune_from and args.resume and args.resume != "auto":
         raise InputError("--tune_from begins a run and --resume continues one: give one of them")
-    for flag, value in (("--lr", args.lr), ("--clip-gradient", args.clip_gradient)):
+    for flag, value in (("--lr", args.lr), ("--clip-gradient", args.clip_gradient), ("--fps", args.fps)):
         if value is not None and not value > 0:
             raise InputError(f"{flag} must be more than 0, got {value:g}")
     for flag, value in (("--weight-decay", args.weight_decay), ("--momentum", args.momentum)):

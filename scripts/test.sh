@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source scripts/system_packages.sh
 setup_venv requirements-dev.txt
-for file in requirements-flow.txt requirements-demo.txt requirements-tvm.txt; do
+for file in requirements-flow.txt requirements-demo.txt requirements-export.txt requirements-tvm.txt; do
     install_requirements "$file" || echo "note: $file cannot be installed here: the tests that need it are skipped"
 done
 install_system_packages

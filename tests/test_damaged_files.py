@@ -16,11 +16,12 @@ import torch
 
 from online_demo.model import load_model
 from ops.checkpoint.file import load_checkpoint
+from ops.common.class_names import read_class_names
 from ops.common.errors import InputError, escaped, is_one_line, run_command
-from ops.data.images import read_image, read_tensor
+from ops.data.images import read_tensor
 from ops.data.lists import read_list
+from ops.data.pillow_images import read_image
 from ops.data.sources import VideoFile
-from ops.dataset_config import read_class_names
 from ops.evaluation.scores import Scores
 from tests.helpers import make_frame_folder, make_frames, make_video
 from tests.online_demo.helpers import save_random

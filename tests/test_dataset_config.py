@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ops.common.class_names import read_class_names
 from ops.common.errors import InputError
-from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset, return_dataset
+from ops.dataset_config import DATASETS, DataOptions, resolve_dataset, return_dataset
 
 # name, modality, classes, frames, validation list (split 2 where there are splits), template, flip
 S1, S2 = "something/v1/20bn-something-something-v1", "something/v2/20bn-something-something-v2"

@@ -128,7 +128,7 @@ def test_fine_tuning_renews_the_head_of_another_data_set(run, root, capsys, capl
     lists = ["--train_list", labels / "train_videofolder.txt", "--val_list", labels / "val_videofolder.txt"]
     own = ["--root_path", root / "kinetics" / "images", *lists]
     options = shlex.split(
-        f"{SMALL} --epochs 1 --shift --tune_from {source} --lr 1e-30 --wd 0 --root_log l2 --root_model m2"
+        f"{SMALL} --epochs 1 --shift --tune_from {source} --lr 1e-30 --wd 0 --fps 30 --root_log l2 --root_model m2"
     )
     main.main(["mine", "RGB", *map(str, own), *options])
     before, after = (torch.load(path, weights_only=True) for path in (source, only("m2") / "ckpt.pth.tar"))
@@ -138,6 +138,8 @@ def test_fine_tuning_renews_the_head_of_another_data_set(run, root, capsys, capl
     assert not torch.equal(before["state_dict"][head], after["state_dict"][head])
     assert "head new" in caplog.text
     assert after["training"]["options"]["fc_lr5"] is True
+    assert before["options"]["frame_rate"] is None
+    assert after["options"]["frame_rate"] == 10  # 2 of the videos' 6 frames
 
     run(f"--epochs 1 --shift --tune_from {source} --lr 1e-30 --wd 0 --root_log l3 --root_model m3")
     same = torch.load(only("m3") / "ckpt.pth.tar", weights_only=True)

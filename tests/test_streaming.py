@@ -15,8 +15,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from archs.mobilenet_v2 import MobileNetV2
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
-from ops.checkpoint.streaming_layout import JESTER_CLASSES, to_streaming_layout
+from ops.checkpoint.streaming_layout import to_streaming_layout
 from ops.checkpoint.weights import published_state_dict
+from ops.common.class_names import JESTER_CLASSES
 from ops.common.errors import InputError
 from ops.dataset_config import DatasetPaths
 from ops.evaluation.net import Runtime, Views, load_net
@@ -284,7 +285,7 @@ def test_torch_export_keeps_state_as_inputs_and_outputs() -> None:
 
 @torch.no_grad()
 def test_onnx_export_keeps_state_as_inputs_and_outputs(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="onnxscript is in requirements-demo.txt")
+    pytest.importorskip("onnxscript", reason="onnxscript is in requirements-export.txt")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is in requirements-demo.txt")
     stream, example = export_case()
     path = tmp_path / "step.onnx"

@@ -25,15 +25,15 @@ from torch import Tensor
 from ops.checkpoint.file import Checkpoint, load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.streaming_layout import (
-    JESTER_CLASSES,
     check_fits_layout,
     is_streaming_layout,
     streaming_options,
     to_streaming_layout,
 )
 from ops.checkpoint.weights import load_into, published_state_dict
+from ops.common.class_names import JESTER_CLASSES, read_class_names
 from ops.common.errors import InputError, run_command
-from ops.dataset_config import DATASETS, read_class_names
+from ops.dataset_config import DATASETS
 from ops.models import build_model
 from ops.opts import ShowDefaults
 from pretrained.table import local_path

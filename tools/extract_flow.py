@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.common.errors import InputError, at_least, run_command
 from ops.common.opencv import import_cv2
-from ops.data.sources import FrameFolder, decoded_frames, num_template_fields
+from ops.data.rgb import decoded_frames
+from ops.data.sources import FrameFolder, num_template_fields
 from ops.dataset_config import DATASETS
 from ops.opts import ShowDefaults
 from tools.shared.extraction import PARTIAL, add_run_options, finished_frames, partial_folder, run_extraction

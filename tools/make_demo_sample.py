@@ -24,7 +24,7 @@ from tools.make_moving_digits import FRAMES_PER_SECOND, PAIRS, render, scene_of,
 
 SAMPLE = Path(__file__).resolve().parents[1] / "online_demo" / "sample.mp4"
 FIRST_SCENE = 100_000  # far beyond those of the data set
-NUM_FRAMES = 18  # of a video: with every second one used, they are as far apart as those of a training clip
+NUM_FRAMES = 27  # of a video, as many as those of the data set have on average
 VIDEOS_PER_CLASS = 2
 SIZE = 160
 

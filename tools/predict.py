@@ -20,12 +20,13 @@ import numpy as np
 import torch
 
 from ops.checkpoint.file import load_checkpoint
+from ops.common.class_names import read_class_names
 from ops.common.distributed import init_from_env
 from ops.common.errors import InputError, counted, escaped, run_command
 from ops.data.sampling import stack_indices, test_indices
 from ops.data.sources import DEFAULT_FPS, DEFAULT_TMPL, Frame, FrameFolder, VideoFile
 from ops.dataset import load_clip
-from ops.dataset_config import DATASETS, DataOptions, read_class_names, resolve_dataset
+from ops.dataset_config import DATASETS, DataOptions, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, load_net
 from ops.evaluation.tables import class_names_or_numbers
 from ops.opts import ShowDefaults

@@ -9,11 +9,9 @@ import numpy as np
 
 from online_demo.backends.base import Backend, compare
 from online_demo.backends.onnx_backend import OnnxRuntimeBackend
-from online_demo.backends.quantize import quantized_backend
-from online_demo.backends.torch_backend import TorchBackend
-from online_demo.backends.tvm_backend import TvmBackend
 from online_demo.backends.tvm_runtime import MAX_DIFFERENCE
 from online_demo.model import DemoModel
+from online_demo.onnx_file import check_torch
 from ops.common.errors import InputError
 
 BACKENDS = ("onnxruntime", "torch", "tvm")
@@ -29,7 +27,7 @@ def make_backend(
     int8_clips: Sequence[str] = (),
     report: Callable[[str], None] = print,
 ) -> Backend:
-    """Start a backend and compare it with torch on a few frames.
+    """Start a backend; TVM's code is compared with torch on a few frames.
 
     Args:
         name: one of BACKENDS.
@@ -45,17 +43,25 @@ def make_backend(
         raise InputError(f"--library is for --backend tvm, not {name}")
     if int8_clips and name != "onnxruntime":
         raise InputError(f"--int8 is for --backend onnxruntime, not {name}")
-    if name == "torch":
-        return TorchBackend(model, threads=threads)
-    if name == "tvm":
-        backend: Backend = TvmBackend(model, threads=threads, path=library)
-    elif name == "onnxruntime":
-        backend = OnnxRuntimeBackend(model, threads=threads)
+    if name in ("torch", "tvm"):
+        check_torch()
+    if name == "onnxruntime":  # compared when it was exported
+        backend: Backend = OnnxRuntimeBackend(model, threads=threads)
+        if int8_clips:
+            from online_demo.backends.quantize import quantized_backend
+
+            return quantized_backend(model, backend, int8_clips, threads=threads, report=report)
+    elif name == "torch":
+        from online_demo.backends.torch_backend import TorchBackend
+
+        backend = TorchBackend(model, threads=threads)
+    elif name == "tvm":
+        from online_demo.backends.tvm_backend import TvmBackend
+
+        backend = TvmBackend(model, threads=threads, path=library)
+        check_backend(backend, model)
     else:
         raise InputError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
-    check_backend(backend, model)
-    if int8_clips:
-        return quantized_backend(model, backend, int8_clips, threads=threads, report=report)
     return backend
 
 
@@ -65,7 +71,9 @@ def check_backend(backend: Backend, model: DemoModel) -> float:
     Raises:
         InputError: it is more than MAX_DIFFERENCE, or the backend cannot run this network.
     """
-    frames = np.random.default_rng(0).standard_normal((NUM_CHECK_FRAMES, *model.frame_shape), dtype=np.float32)
+    from online_demo.backends.torch_backend import TorchBackend
+
+    frames = np.random.default_rng(0).standard_normal((NUM_CHECK_FRAMES, *model.info.frame_shape), dtype=np.float32)
     try:
         worst = compare(TorchBackend(model), backend, [frames]).worst
     except InputError:

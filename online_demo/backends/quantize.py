@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import itertools
 import logging
 import tempfile
@@ -14,7 +15,7 @@ import numpy as np
 
 from online_demo.backends.base import Backend, compare
 from online_demo.backends.cache import cached_file, versions
-from online_demo.backends.onnx_backend import OnnxRuntimeBackend, exported_onnx
+from online_demo.backends.onnx_backend import OnnxRuntimeBackend
 from online_demo.camera.sources import open_source, used_frames
 from ops.common.errors import InputError
 
@@ -33,6 +34,8 @@ def quantized_backend(
     Raises:
         InputError: a clip that cannot be read or is too short.
     """
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError("--int8 needs onnx: pip install -r requirements-export.txt")
     inputs = read_clips(model, clips)  # (F, 1, 3, H, W) each
     calibration = [frames[: len(frames) * 2 // 3] for frames in inputs]
     held_out = [frames[len(frames) * 2 // 3 :] for frames in inputs]
@@ -43,7 +46,7 @@ def quantized_backend(
         "kind": "onnx-int8",
         **model.identity,
         "clips": digest.hexdigest(),
-        "versions": versions("torch", "onnx", "onnxscript", "onnxruntime"),
+        "versions": versions("torch", "onnx", "onnxruntime"),
     }
     path = cached_file(model.stem, ".int8.onnx", depends_on, lambda out: quantize(model, exact, calibration, out))
     backend = OnnxRuntimeBackend(model, threads=threads, path=path)
@@ -61,10 +64,13 @@ def read_clips(model: DemoModel, names: Sequence[str]) -> list[np.ndarray]:
     share = max(_MIN_FRAMES, MAX_FRAMES // len(names))
     clips = []
     for name in names:
+        if name != "sample" and not Path(name).exists():
+            raise InputError(f"--int8 {name}: no such video file or folder of frames")
         source = open_source(name)
         if source.live:
             raise InputError(f"--int8 {name}: calibration needs a video file or a folder of frames")
-        frames = [model.preprocess(image) for image in itertools.islice(used_frames(source), share)]
+        images = used_frames(source, model.info.frame_rate)
+        frames = [model.info.preprocess(image) for image in itertools.islice(images, share)]
         if len(frames) < _MIN_FRAMES:
             raise InputError(f"--int8 {name}: {len(frames)} frames are too few, calibration needs {_MIN_FRAMES}")
         clips.append(np.stack(frames))
@@ -86,7 +92,7 @@ def quantize(model: DemoModel, exact: Backend, clips: Sequence[np.ndarray], path
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     with tempfile.TemporaryDirectory() as temporary:
         prepared = Path(temporary) / "prepared.onnx"
-        quant_pre_process(str(exported_onnx(model)), str(prepared), skip_symbolic_shape=True)
+        quant_pre_process(str(model.onnx_path), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(path),
@@ -102,8 +108,9 @@ def calibration_inputs(
     model: DemoModel, exact: Backend, clips: Sequence[np.ndarray]
 ) -> Iterator[dict[str, np.ndarray]]:
     """Inputs of the step, frame after frame, each clip from a state of zeros."""
+    names = ["frame", *(f"shift_in_{index}" for index in range(len(model.info.buffer_shapes)))]
     for frames in clips:
         state = exact.init_state()
         for frame in frames:
-            yield dict(zip(model.stream.input_names, [frame, *state], strict=True))
+            yield dict(zip(names, [frame, *state], strict=True))
             _, state = exact.step(frame, state)

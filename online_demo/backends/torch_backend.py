@@ -17,7 +17,7 @@ class TorchBackend:
     def __init__(self, model: DemoModel, *, threads: int | None = None) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._stream, self._size = model.stream, model.input_size
+        self._stream, self._size = model.stream, model.info.input_size
 
     def init_state(self) -> State:
         return self._stream.init_state(1, self._size, self._size)

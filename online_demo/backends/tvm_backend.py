@@ -25,7 +25,7 @@ class TvmBackend:
             os.environ["TVM_NUM_THREADS"] = str(threads)  # read when TVM is imported
         import_tvm()
         self._library = _open_library(path or cached_library(model))
-        self._shapes = model.buffer_shapes
+        self._shapes = model.info.buffer_shapes
         self._lock = threading.Lock()  # a virtual machine runs one call at a time
 
     def init_state(self) -> State:

@@ -18,6 +18,7 @@ import torch
 from online_demo.backends.cache import cached_file, versions
 from online_demo.backends.tvm_targets import CROSS_COMPILER, TARGETS, TargetSpec
 from online_demo.model import FOLDER, DemoModel
+from online_demo.torch_network import example_inputs
 from ops.common.errors import InputError
 
 TUNING_FOLDER = FOLDER / "tuning"
@@ -56,7 +57,7 @@ def import_step(model: DemoModel) -> Any:
         return emit(relax.op.minimum(emit(relax.op.maximum(x, relax.const(0.0))), relax.const(6.0)))
 
     with torch.no_grad():
-        program = torch.export.export(model.stream, model.example_inputs())
+        program = torch.export.export(model.stream, example_inputs(model.info))
     return relax.frontend.torch.from_exported_program(program, custom_convert_map={"hardtanh.default": relu6})
 
 

@@ -7,28 +7,30 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from online_demo.camera.sources import TIMEOUT_S, Source
+from online_demo.camera.cameras import TIMEOUT_S
+from online_demo.camera.sources import Source
 from ops.common.errors import InputError
 
-_LOOK_UP_S = 0.2
+_LATE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Captured:
     """A frame: RGB uint8 (H, W, 3), its number from 0, the duration of reading it.
 
-    time_s: since the first frame, by the clock for a live source, by the number for others.
+    time_s: since the first frame, by the clock for a live source, by the number for others. arrived: when it came, by
+    time.perf_counter.
     """
 
     image: np.ndarray
     number: int
     time_s: float
     capture_ms: float
+    arrived: float
 
 
 class Capture:
@@ -44,6 +46,8 @@ class Capture:
         self._timeout_s = timeout_s
         # Frames, then None at the end or the error that ended them.
         self._queue: queue.Queue[Captured | BaseException | None] = queue.Queue(self._AHEAD)
+        self._waiting_since: float | None = None
+        self.ended = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
@@ -56,26 +60,37 @@ class Capture:
         self._drain()
         self._thread.join(timeout=2)  # the thread of a source that never answers ends with the process
 
-    def read(self, stopped: Callable[[], bool] = lambda: False) -> Captured | None:
-        """The next frame; None at the end, or if `stopped` says so before it comes.
+    @property
+    def status(self) -> str:
+        """Why no frame comes, "" as long as it is not late."""
+        if self.source.notice:
+            return self.source.notice
+        is_late = self._waiting_since is not None and time.monotonic() - self._waiting_since > _LATE_S
+        return f"waiting for {self.source.name}" if is_late else ""
+
+    def read(self, wait_s: float = float("inf")) -> Captured | None:
+        """The next frame; None at the end, which sets `ended`, and where none comes within `wait_s`.
 
         Raises:
             InputError: the source broke off, or gave no frame for too long.
         """
-        deadline = time.monotonic() + self._timeout_s
-        while not stopped():
-            try:
-                item = self._queue.get(timeout=min(_LOOK_UP_S, self._timeout_s))
-            except queue.Empty:
-                if time.monotonic() < deadline:
-                    continue
-                raise InputError(
-                    f"{self.source.name} gave no frame for {self._timeout_s:g} seconds: is it alive? (--timeout)"
-                ) from None
-            if isinstance(item, BaseException):
-                raise item
-            return item
-        return None
+        if self._waiting_since is None or self.source.notice:  # the time to open it again has a limit of its own
+            self._waiting_since = time.monotonic()
+        give_up = self._waiting_since + self._timeout_s
+        wait_s = min(wait_s, max(0.0, give_up - time.monotonic()))
+        try:
+            item = self._queue.get(timeout=wait_s)
+        except queue.Empty:
+            if self.source.notice or time.monotonic() < give_up:
+                return None
+            raise InputError(
+                f"{self.source.name} gave no frame for {self._timeout_s:g} seconds: is it alive? (--timeout)"
+            ) from None
+        self._waiting_since = None
+        if isinstance(item, BaseException):
+            raise item
+        self.ended = item is None
+        return item
 
     def _run(self) -> None:
         try:
@@ -89,7 +104,7 @@ class Capture:
                         break
                     first = first or now
                     time_s = now - first if self.source.live else number / self.source.fps
-                    self._put(Captured(image, number, time_s, 1e3 * (now - began)))
+                    self._put(Captured(image, number, time_s, 1e3 * (now - began), now))
             self._put(None)
         except BaseException as error:
             self._put(error)

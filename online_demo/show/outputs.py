@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,10 +24,11 @@ _TIME_BASE = 90_000
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame to show, number `number` at `time_s` of its stream.
+    """A frame to show, number `number` at `time_s` of its stream; number -1 before the first one.
 
     result: the network's last one; is_new: it belongs to this very frame. capture_ms, draw_ms: time of reading and
-    drawing the frame. fps: frames shown a second.
+    drawing the frame. fps: frames shown a second. arrived: when the frame came from the source, by time.perf_counter.
+    status: what keeps the source from giving frames, "" while it gives them.
     """
 
     number: int
@@ -36,6 +38,8 @@ class Shown:
     capture_ms: float
     draw_ms: float
     fps: float
+    arrived: float = 0.0
+    status: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """As plain data, for JSON."""
@@ -51,40 +55,56 @@ class Shown:
 
 
 class Output(Protocol):
-    """Takes frame after frame. needs_picture: takes the drawn picture as well."""
+    """Takes frame after frame. view: the picture that it takes, or None.
 
-    needs_picture: bool
+    Views: "frame", the frame alone; "annotated", with the bar below; "window", with notices and the list of keys, too.
+    """
+
+    view: str | None
 
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
-        """Take a frame; returns False when the user ends the demo."""
+        """Take a frame; returns False when the user ends the demo.
+
+        The same frame comes again, not new, when what is drawn on it or `status` has changed.
+        """
 
 
 class JsonLines:
     """Writes a line for every result."""
 
-    needs_picture = False
+    view = None
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
         if shown.is_new:
-            print(json.dumps(shown.to_dict(), ensure_ascii=False), file=self._file, flush=True)
+            try:
+                print(json.dumps(shown.to_dict(), ensure_ascii=False), file=self._file, flush=True)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                # What is left in the buffer would be an error again when Python ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+                raise InputError(f"cannot write the results to stdout ({error.strerror}); free some space?") from None
         return True
 
 
 class VideoOutput:
     """Writes pictures as H.264 (MPEG-4 where PyAV lacks the encoder), each at its own time."""
 
-    needs_picture = True
+    view = "annotated"
 
     def __init__(self, path: Path, container: Any, fps: float) -> None:
         self.num_frames = 0  # written so far
         self._path, self._container, self._fps = path, container, fps
         self._stream: Any = None
-        self._last_pts = -1
+        self._last_number = self._last_pts = -1
 
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
+        if shown.number <= self._last_number:
+            return True
+        self._last_number = shown.number
         if self._stream is None:
             self._stream = self._add_stream(picture.shape[1], picture.shape[0])
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

@@ -1,4 +1,4 @@
-"""A window on the screen: q, Esc or closing it ends the demo, f toggles full screen."""
+"""A window on the screen. controls.py lists its keys; closing it ends the demo."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
 
+from online_demo.show.controls import Controls
 from online_demo.show.outputs import Shown
 from ops.common.errors import InputError
 from ops.common.opencv import import_cv2
@@ -21,20 +23,21 @@ _INSTEAD = "use --no-window (with --output for a video) or --serve"
 
 
 class Window:
-    """An `Output` (outputs.py). The window itself belongs to another process: see window_process.py.
+    """An `Output` (outputs.py) whose keys go to `controls`. The window belongs to another process: window_process.py.
 
     Raises:
         InputError: no window can be opened here.
     """
 
-    needs_picture = True
+    view = "window"
 
-    def __init__(self, *, full_screen: bool = False) -> None:
+    def __init__(self, controls: Controls, *, full_screen: bool = False) -> None:
         check_display()
         try:
             import_cv2("a window needs", "requirements-demo.txt")
         except InputError as error:
             raise InputError(f"{error}; or {_INSTEAD}") from None
+        self._controls = controls
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close; a pipe could fill up)
         self._process = subprocess.Popen(
             [sys.executable, str(_SCRIPT), WINDOW_NAME, *(["full-screen"] if full_screen else [])],
@@ -43,11 +46,16 @@ class Window:
             stderr=self._errors,
             bufsize=0,
         )
-        try:
-            self._answer()
-        except InputError:
+        self._ended = False
+        self._ready = threading.Semaphore(0)  # released for each picture shown, and at the end
+        self._thread = threading.Thread(target=self._listen, name="window", daemon=True)
+        self._thread.start()
+        self._ready.acquire()
+        if self._ended:
+            failure = self._failure()
             self.close()
-            raise
+            raise failure
+        controls.notify("h shows the keys")
 
     def show(self, picture: np.ndarray | None, shown: Shown) -> bool:
         height, width = picture.shape[:2]
@@ -55,9 +63,14 @@ class Window:
             for part in (struct.pack("<II", width, height), memoryview(np.ascontiguousarray(picture)).cast("B")):
                 while part := part[self._process.stdin.write(part) :]:
                     pass
+            self._ready.acquire()
         except BrokenPipeError:
-            raise self._failure() from None
-        return self._answer() == b"."
+            pass
+        if self._controls.quit:
+            return False
+        if self._ended:
+            raise self._failure()
+        return True
 
     def close(self) -> None:
         """Close the window."""
@@ -67,14 +80,19 @@ class Window:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._thread.join()
         self._process.stdout.close()
         self._errors.close()
 
-    def _answer(self) -> bytes:
-        answer = self._process.stdout.read(1)
-        if not answer:
-            raise self._failure()
-        return answer
+    def _listen(self) -> None:
+        """Take the bytes that the process writes, until it ends."""
+        while byte := self._process.stdout.read(1):
+            if byte == b"\0":
+                self._ready.release()
+            else:
+                self._controls.press(byte.decode("latin-1"))
+        self._ended = True
+        self._ready.release()
 
     def _failure(self) -> InputError:
         """Why the process ended, from its last words on stderr."""

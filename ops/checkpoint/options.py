@@ -39,7 +39,8 @@ class ModelOptions:
     """Everything that rebuilds a network and the data pipeline it was trained with, as plain data.
 
     `new_length` (frames a segment) is 1 for RGB, 5 for Flow and RGBDiff unless given. None means "not recorded".
-    `shift_div`, `shift_place` and `online` count only where `is_shift`.
+    `shift_div`, `shift_place` and `online` count only where `is_shift`. `frame_rate`: frames a second, by the videos'
+    own clock, that a training clip takes.
     """
 
     dataset: str
@@ -61,6 +62,7 @@ class ModelOptions:
     image_tmpl: str | None = None
     class_names: list[str] | None = None
     flip: bool | None = None
+    frame_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.new_length is None:
@@ -78,7 +80,14 @@ class ModelOptions:
     def tsn_arguments(self) -> dict[str, Any]:
         """The arguments of `ops.models.TSN` among them."""
         arguments = self.to_dict()
-        for name in ("dataset", "dense_sample", "image_tmpl", "class_names", "flip"):  # the data pipeline's
+        for name in (
+            "dataset",
+            "dense_sample",
+            "image_tmpl",
+            "class_names",
+            "flip",
+            "frame_rate",
+        ):  # the data pipeline's
             del arguments[name]
         return {"base_model": arguments.pop("arch"), **arguments}
 

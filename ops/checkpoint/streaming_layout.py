@@ -13,42 +13,12 @@ from torch import Tensor
 from ops.checkpoint.file import Checkpoint
 from ops.checkpoint.keys import canonical_key
 from ops.checkpoint.options import ModelOptions
+from ops.common.class_names import JESTER_CLASSES
 from ops.common.errors import InputError
 
 ARCH = "mobilenetv2"
 SHIFT_DIV = 8  # fixed in the published program
 _HEAD = "classifier"
-
-# In label order.
-JESTER_CLASSES = (
-    "Doing other things",
-    "Drumming Fingers",
-    "No gesture",
-    "Pulling Hand In",
-    "Pulling Two Fingers In",
-    "Pushing Hand Away",
-    "Pushing Two Fingers Away",
-    "Rolling Hand Backward",
-    "Rolling Hand Forward",
-    "Shaking Hand",
-    "Sliding Two Fingers Down",
-    "Sliding Two Fingers Left",
-    "Sliding Two Fingers Right",
-    "Sliding Two Fingers Up",
-    "Stop Sign",
-    "Swiping Down",
-    "Swiping Left",
-    "Swiping Right",
-    "Swiping Up",
-    "Thumb Down",
-    "Thumb Up",
-    "Turning Hand Clockwise",
-    "Turning Hand Counterclockwise",
-    "Zooming In With Full Hand",
-    "Zooming In With Two Fingers",
-    "Zooming Out With Full Hand",
-    "Zooming Out With Two Fingers",
-)
 
 
 def is_streaming_layout(state_dict: Mapping[str, Tensor]) -> bool:

@@ -11,7 +11,7 @@ import av
 from av.stream import Disposition
 
 from ops.common.errors import InputError
-from ops.data.images import MAX_PIXELS
+from ops.data.pillow_images import MAX_PIXELS
 
 # Containers that hold one video and lead nowhere else: a playlist or a concat script could open other files, and
 # FFmpeg even reads plain text as a video ("tty").

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import struct
 import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import numpy as np
+
+from ops.common.errors import InputError
+from ops.data.ffmpeg import naming, open_video
 
 _UNSPECIFIED = 2
 _BT2020 = 9
@@ -137,3 +142,22 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
         turn = math.radians(-frame.rotation) if abs(frame.rotation) <= 180 else 0
         cos, sin = (round(value * (1 << 16)) for value in (math.cos(turn), math.sin(turn)))
         return cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30
+
+
+def decoded_frames(
+    video: str | os.PathLike[str], *, height: int = 0, max_frames: int = 100_000
+) -> Iterator[np.ndarray]:
+    """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
+
+    height: scale frames to this many rows (0: as coded). Raises InputError, after the frames that can be decoded, for a
+    file that is no video, damaged, cut short, or longer than `max_frames`.
+    """
+    convert = RgbConverter(height or None)
+    path = os.fspath(video)
+    with open_video(path) as opened:
+        for count, frame in enumerate(opened.frames()):
+            if count == max_frames:
+                raise InputError(f"{path}: has more than {max_frames} frames (--max_frames)")
+            with naming(path):
+                picture = convert(frame)
+            yield picture

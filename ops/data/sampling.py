@@ -53,6 +53,11 @@ def _random_dense_clip(num_frames: int, num_segments: int, rng: np.random.Random
     return _dense_clip(start, num_frames, num_segments)
 
 
+def frame_distance(num_frames: int, num_segments: int, *, dense: bool = False) -> float:
+    """How many frames of the video lie from one frame of a training clip to the next, on average: F / T, or 64 // T."""
+    return DENSE_SPAN_FRAMES // num_segments if dense else num_frames / num_segments
+
+
 def train_indices(
     num_frames: int, num_segments: int, new_length: int = 1, *, dense: bool = False, rng: np.random.RandomState
 ) -> np.ndarray:

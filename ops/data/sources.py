@@ -18,8 +18,9 @@ from torch import Tensor
 from ops.common.errors import InputError, counted
 from ops.data.ffmpeg import naming, open_video
 from ops.data.frame_ops import image_size
-from ops.data.images import check_backend, read_image, read_tensor
+from ops.data.images import check_backend, read_tensor
 from ops.data.packets import PacketTable, UntrustedPacketsError
+from ops.data.pillow_images import read_image
 from ops.data.rgb import RgbConverter
 
 IO_KINDS = ("frames", "video")
@@ -272,22 +273,3 @@ class VideoFile:
         with naming(self.path):
             array = convert(frame)
         return Image.fromarray(array) if self.is_pillow else torch.from_numpy(array).permute(2, 0, 1)
-
-
-def decoded_frames(
-    video: str | os.PathLike[str], *, height: int = 0, max_frames: int = 100_000
-) -> Iterator[np.ndarray]:
-    """Every frame of a video as uint8 (H, W, 3) RGB, in order: the pictures that training from video files sees.
-
-    height: scale frames to this many rows (0: as coded). Raises InputError, after the frames that can be decoded, for a
-    file that is no video, damaged, cut short, or longer than `max_frames`.
-    """
-    convert = RgbConverter(height or None)
-    path = os.fspath(video)
-    with open_video(path) as opened:
-        for count, frame in enumerate(opened.frames()):
-            if count == max_frames:
-                raise InputError(f"{path}: has more than {max_frames} frames (--max_frames)")
-            with naming(path):
-                picture = convert(frame)
-            yield picture

@@ -96,7 +96,7 @@ class Settings:
     def recorded(self, train_set: TSNDataSet) -> dict[str, Any]:
         """The options, and the training list, that change what training gives: a resumed run must have the same."""
         recorded = self.options.to_dict()
-        for name in ("class_names", "image_tmpl"):
+        for name in ("class_names", "image_tmpl", "frame_rate"):
             recorded.pop(name, None)
         if not self.options.is_shift:
             for name in ("shift_div", "shift_place", "online"):

@@ -71,10 +71,14 @@ def build_run(args: argparse.Namespace, process: Process) -> Run:
             image_tmpl=args.image_tmpl,
             split=args.split,
             io=args.io,
+            fps=args.fps,
         ),
     )
     settings = Settings.from_args(args, paths)
     data = _open_data(paths, settings, process)
+    if paths.fps is not None:
+        rate = paths.fps / data.train_set.frame_distance
+        settings = dataclasses.replace(settings, options=dataclasses.replace(settings.options, frame_rate=rate))
     if process.is_main and not settings.evaluate:
         check_writable(settings.log_folder, "see --root_log")
         check_writable(settings.model_folder, "see --root_model")

@@ -13,7 +13,8 @@ import pytest
 from av.stream import Disposition
 
 from ops.common.errors import InputError
-from ops.data.sources import VideoFile, decoded_frames
+from ops.data.rgb import decoded_frames
+from ops.data.sources import VideoFile
 from tests.data.test_sources import as_array, decode_plainly, edit_box, write_video
 from tests.helpers import make_frames
 

@@ -12,8 +12,8 @@ import torch
 
 from ops.common.errors import InputError
 from ops.data import rgb
-from ops.data.rgb import RgbConverter
-from ops.data.sources import VideoFile, decoded_frames
+from ops.data.rgb import RgbConverter, decoded_frames
+from ops.data.sources import VideoFile
 from tests.data.test_sources import as_array, decode_plainly, edit_box, write_video
 
 ONE = 1 << 16

@@ -84,6 +84,11 @@ def test_twice_and_dense_by_hand():
     assert (short == [0, 8, 16, 4, 12, 0, 8, 16]).all()  # starts all 0, modulo 20
 
 
+def test_distance_of_frames():
+    assert sampling.frame_distance(28, 8) == 3.5
+    assert sampling.frame_distance(28, 8, dense=True) == 8
+
+
 # --- everything small, against the plain forms -----------------------------------------------------------------------
 
 

@@ -53,6 +53,28 @@ class Browser:
             time.sleep(0.1)
         return value
 
+    def look(self, width: int, height: int, *, dark: bool = False, forced_colors: bool = False) -> None:
+        """Give the page a size and the colours that its reader prefers."""
+        self._call("Emulation.setDeviceMetricsOverride", session=self._session, width=width, height=height,
+                   deviceScaleFactor=1, mobile=False)  # fmt: skip
+        features = {"prefers-color-scheme": "dark" if dark else "light"}
+        features["forced-colors"] = "active" if forced_colors else "none"
+        pairs = [{"name": name, "value": value} for name, value in features.items()]
+        self._call("Emulation.setEmulatedMedia", session=self._session, features=pairs)
+
+    def deny_camera(self, origin: str) -> None:
+        """As a user who answers the browser's question with no."""
+        permission = {"name": "camera"}
+        self._call("Browser.setPermission", origin=origin, permission=permission, setting="denied")
+
+    def press(self, key: str) -> None:
+        """Press a key, such as Tab or Enter."""
+        codes = {"Tab": 9, "Enter": 13}
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind, more in (("keyDown", text), ("keyUp", {})):
+            self._call("Input.dispatchKeyEvent", session=self._session, type=kind, key=key, code=key,
+                       windowsVirtualKeyCode=codes[key], **more)  # fmt: skip
+
     def screenshot(self, path: Path) -> None:
         """Save a PNG of the page."""
         data = self._call("Page.captureScreenshot", session=self._session, format="png")["data"]

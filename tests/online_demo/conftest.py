@@ -15,6 +15,7 @@ from online_demo.loop import Playback, run_source
 from online_demo.model import load_model
 from online_demo.recognizer import Recognizer
 from online_demo.smoothing import SmoothingOptions
+from online_demo.web.messages import About
 from tests.helpers import make_video
 from tests.online_demo.helpers import picture, save_knowing_pictures
 
@@ -38,12 +39,13 @@ def use_cache(cache_dir, monkeypatch):
 
 @pytest.fixture(scope="session")
 def model(pictures):
-    return load_model(pictures)
+    return load_model(pictures, with_torch=True)
 
 
 @pytest.fixture
 def make_recognizer(model):
-    return lambda: Recognizer(model, TorchBackend(model), SmoothingOptions())
+    """Every frame goes to the network, however fast the frames come."""
+    return lambda: Recognizer(model, TorchBackend(model), SmoothingOptions(), every=1)
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +64,17 @@ def still(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def about(model):
+    return About("pictures.pth.tar, 5 classes", "still pictures", model.class_names, "Show one of the pictures.")
+
+
 @pytest.fixture
-def server(make_recognizer):
+def server(make_recognizer, about):
     pytest.importorskip("aiohttp")
     from online_demo.web.server import PageServer
 
-    with PageServer(("127.0.0.1", 0), make_recognizer) as server:
+    with PageServer(("127.0.0.1", 0), make_recognizer, about, allowed_hosts=["board.test"]) as server:
         yield server
 
 
@@ -75,7 +82,7 @@ def server(make_recognizer):
 def playing(server, make_recognizer, still):
     """The demo's loop over picture 3, in a thread, shown on the page."""
     stop = threading.Event()
-    playback = Playback(every=1, paced=True, repeat=True)
+    playback = Playback(paced=True, repeat=True)
     arguments = (FolderSource(still), make_recognizer(), [server], playback, stop.is_set)
     thread = threading.Thread(target=run_source, args=arguments)
     thread.start()

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from online_demo.backends import cache, onnx_backend
+from online_demo import model as demo_model
+from online_demo.backends import cache
 from online_demo.backends.base import compare
 from online_demo.backends.cache import CACHE_VARIABLE, cache_folder, cached_file
 from online_demo.backends.choose import BACKENDS, check_backend, make_backend
-from online_demo.backends.onnx_backend import OnnxRuntimeBackend, exported_onnx
+from online_demo.backends.onnx_backend import OnnxRuntimeBackend
 from online_demo.backends.torch_backend import TorchBackend
-from online_demo.model import load_model
+from online_demo.model import exported, load_model
 from ops.common.errors import InputError
 from ops.streaming import StreamingTSM
 from tests.helpers import make_video
@@ -26,7 +27,7 @@ def needs_onnx():
 
 
 def noise(model, *shape, seed=1):
-    return np.random.default_rng(seed).standard_normal((*shape, *model.frame_shape), dtype=np.float32)
+    return np.random.default_rng(seed).standard_normal((*shape, *model.info.frame_shape), dtype=np.float32)
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def test_other_backends_agree_with_torch(model, name, limit):
 
 
 def test_onnxruntime_runs_other_networks(needs_onnx, tmp_path):
-    model = load_model(save_random(tmp_path / "resnet.pth.tar", arch="resnet18", num_class=3))
+    model = load_model(save_random(tmp_path / "resnet.pth.tar", arch="resnet18", num_class=3), with_torch=True)
     found = compare(TorchBackend(model), make_backend("onnxruntime", model, threads=1), [noise(model, 20)])
     assert found.num_same == 20
     assert found.worst < 1e-4
@@ -97,8 +98,8 @@ def test_check_notices_nan_and_a_lost_state(model):
 
 
 def test_check_notices_other_weights(needs_onnx, model, tmp_path):
-    other = load_model(save_random(tmp_path / "other.pth.tar", num_class=7))
-    backend = OnnxRuntimeBackend(model, path=exported_onnx(other))
+    other = load_model(save_random(tmp_path / "other.pth.tar", num_class=7), with_torch=True)
+    backend = OnnxRuntimeBackend(model, path=other.onnx_path)
     with pytest.raises(InputError, match="onnxruntime gives 7 scores"):
         check_backend(backend, model)
 
@@ -159,13 +160,13 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "tsm_online_demo"
 
 
-def test_exported_file_depends_on_weights_and_versions(model, tmp_path, monkeypatch):
+def test_exported_file_depends_on_weights_and_versions(model, monkeypatch):
     seen = []
-    monkeypatch.setattr(onnx_backend, "cached_file", lambda stem, suffix, depends, build: seen.append(depends))
-    exported_onnx(model)
-    exported_onnx(load_model(save_random(tmp_path / "b.pth.tar", num_class=9)))
+    monkeypatch.setattr(demo_model, "cached_file", lambda stem, suffix, depends, build: seen.append(depends))
+    exported(model.path, model.digest)
+    exported(model.path, "another")
     monkeypatch.setattr(cache.importlib.metadata, "version", lambda name: "other")
-    exported_onnx(model)
+    exported(model.path, model.digest)
     assert len({str(depends) for depends in seen}) == 3
 
 
@@ -178,15 +179,20 @@ def test_int8_reports_its_agreement(needs_onnx, model, tmp_path):
     backend = make_backend("onnxruntime", model, threads=1, int8_clips=[str(clip)], report=reported.append)
     assert backend.name == "onnxruntime int8"
     assert len(reported) == 1
-    assert "of 6 held-out frames" in reported[0]  # every second of 36, the last third
+    assert "of 8 held-out frames" in reported[0]  # 22 of 36 frames at 25 a second for 15, the last third
     (small,) = cache_folder().glob("*.int8.onnx")
-    assert small.stat().st_size < 0.5 * exported_onnx(model).stat().st_size
-    scores, state = backend.step(model.preprocess(picture(1)), backend.init_state())
+    assert small.stat().st_size < 0.5 * model.onnx_path.stat().st_size
+    scores, state = backend.step(model.info.preprocess(picture(1)), backend.init_state())
     assert scores.shape == (5,)
-    assert [buffer.shape for buffer in state] == model.buffer_shapes
+    assert tuple(buffer.shape for buffer in state) == model.info.buffer_shapes
+
+
+def test_int8_names_its_own_option(needs_onnx, model):
+    with pytest.raises(InputError, match=r"^--int8 missing.mp4: no such video file"):
+        make_backend("onnxruntime", model, int8_clips=["missing.mp4"])
 
 
 def test_int8_needs_enough_frames(needs_onnx, model, tmp_path):
     clip = make_video(tmp_path / "short.mp4", np.stack([picture(1)] * 4))
-    with pytest.raises(InputError, match=r"short\.mp4: 2 frames are too few"):
+    with pytest.raises(InputError, match=r"short\.mp4: 3 frames are too few"):
         make_backend("onnxruntime", model, int8_clips=[str(clip)])

@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 
 from online_demo import main as demo
-from online_demo.camera.sources import SAMPLE, open_source
-from online_demo.model import DEFAULT_WEIGHTS
+from online_demo.backends.cache import CACHE_VARIABLE
+from online_demo.camera.sources import open_source
+from online_demo.model import DEFAULT_WEIGHTS, load_model
 from online_demo.recognizer import softmax
+from online_demo.show.controls import Controls
 from online_demo.show.draw import BAR_HEIGHT, WIDTH
 from online_demo.show.window import Window
 from ops.common.errors import InputError
@@ -42,31 +44,56 @@ def decoded(path):
 
 
 def test_labels_follow_the_video(pictures, video, capsys):
-    lines = run_demo(capsys, "--weights", pictures, "--source", video)
+    lines = run_demo(capsys, "--weights", pictures, "--source", video, "--every", 2)
     assert [line["frame"] for line in lines] == list(range(0, 60, 2))  # every second frame, none dropped
     labels = [line["label"] for line in lines]
     assert labels[10:15] == ["picture 2"] * 5
     assert labels[-4:] == ["picture 4"] * 4
     assert set(lines[0]) == {
-        "frame", "time_s", "label", "index", "frame_label", "top", "network_ms", "capture_ms", "draw_ms", "fps",
+        "frame", "time_s", "label", "index", "certainty", "unsure", "frame_label", "top", "network_ms", "capture_ms",
+        "draw_ms", "fps",
     }  # fmt: skip
     assert lines[-1]["index"] == 4
-    assert lines[-1]["top"][0][0] == "picture 4"
+    assert lines[-1]["top"][0] == ["picture 4", lines[-1]["certainty"]]
     assert lines[-1]["time_s"] == pytest.approx(58 / 25, abs=1e-3)
     assert all(line["network_ms"] > 0 and line["capture_ms"] > 0 for line in lines)
-    raw = run_demo(capsys, "--weights", pictures, "--source", video, "--score-window", 1, "--no-vote")
+    raw = run_demo(capsys, "--weights", pictures, "--source", video, "--every", 2, "--score-window", 0, "--no-vote",
+                   "--threshold", 0)  # fmt: skip
     assert [line["label"] for line in raw] == [line["frame_label"] for line in lines] != labels  # not smoothed
 
 
 def test_results_are_those_of_the_streaming_network(pictures, video, capsys):
-    lines = run_demo(capsys, "--weights", pictures, "--source", video, "--every", 3, "--score-window", 1)
-    stream = StreamingTSM.from_checkpoint(pictures)
+    lines = run_demo(capsys, "--weights", pictures, "--source", video, "--every", 3, "--score-window", 0)
+    stream, info = StreamingTSM.from_checkpoint(pictures), load_model(pictures, with_torch=True).info
     state = stream.init_state(1, 64, 64)
     for line, image in zip(lines, list(open_source(str(video)).frames())[::3], strict=True):
-        scores, state = stream.step(stream.preprocess(image), state)
+        scores, state = stream.step(torch.from_numpy(info.preprocess(image)), state)
         probabilities = torch.softmax(scores[0], dim=0)
         assert line["frame_label"] == CLASS_NAMES[int(scores.argmax())]
         assert line["top"][0][1] == pytest.approx(float(probabilities.max()), abs=2e-4)
+
+
+def test_frames_are_taken_at_the_rate_that_is_asked_for(pictures, video, capsys):
+    def frames(*options):
+        return [line["frame"] for line in run_demo(capsys, "--weights", pictures, "--source", video, *options)]
+
+    assert frames()[:7] == [0, 2, 3, 5, 7, 8, 10]  # the nearest to 0, 25/15, 50/15, ...
+    assert len(frames()) == 36
+    assert frames("--rate", 6.25) == list(range(0, 60, 4))
+    assert frames("--rate", 100) == list(range(60))
+    assert frames("--rate", 100, "--every", 20) == [0, 20, 40]
+
+
+def test_below_the_threshold_it_is_unsure(pictures, video, capsys):
+    options = ["--weights", pictures, "--source", video, "--max-frames", 8]
+    lines = run_demo(capsys, *options)
+    higher = run_demo(capsys, *options, "--threshold", 1)
+    assert [line["label"] for line in higher] == ["unsure"] * len(lines)
+    assert {line["index"] for line in higher} == {None}
+    assert all(line["unsure"] for line in higher)
+    assert [line["certainty"] for line in higher] == [line["certainty"] for line in lines]
+    for line in lines:
+        assert (line["label"] == "unsure") == line["unsure"] == (line["certainty"] < 0.5)
 
 
 def test_softmax():
@@ -78,7 +105,7 @@ def test_folder_of_frames_in_the_order_of_their_numbers(pictures, tmp_path, caps
     for number in range(1, 13):  # unpadded: by letters, 10.png would come after 1.png
         Image.fromarray(picture(2 if number < 5 else 4)).save(tmp_path / f"{number}.png")
     (tmp_path / "notes.txt").write_text("no frame")
-    lines = run_demo(capsys, "--weights", pictures, "--source", tmp_path, "--score-window", 1)
+    lines = run_demo(capsys, "--weights", pictures, "--source", tmp_path, "--score-window", 0)
     assert len(lines) == 12  # all of a folder's
     assert [line["label"] for line in lines[2:4]] == ["picture 2"] * 2
     assert [line["label"] for line in lines[7:]] == ["picture 4"] * 5
@@ -94,7 +121,7 @@ def test_each_loop_begins_a_new_stream(pictures, tmp_path, capsys):
 
 def test_annotated_video(pictures, video, tmp_path, capsys):
     out = tmp_path / "annotated.mp4"
-    assert len(run_demo(capsys, "--weights", pictures, "--source", video, "--output", out)) == 30
+    assert len(run_demo(capsys, "--weights", pictures, "--source", video, "--output", out, "--every", 2)) == 30
     frames = decoded(out)
     assert len(frames) == 60
     assert frames[-1][0] == pytest.approx(59 / 25, abs=1e-3)
@@ -110,18 +137,30 @@ def test_both_ways_to_start_it(pictures, video):
     for command in (["-m", "online_demo.main"], ["online_demo/main.py"]):
         done = run_cli([*command, "--weights", pictures, "--source", video, "--max-frames", "3", *TORCH])
         assert done.returncode == 0, done.stderr
-        assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == [0, 2]
+        assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == [0, 2]  # 15 of 25 a second
         assert "video.mp4; pictures.pth.tar, 5 classes, 64x64; torch" in done.stderr
 
 
-def test_default_network_knows_the_sample(capsys):
-    assert DEFAULT_WEIGHTS.stat().st_size <= 6_000_000
-    lines = run_demo(capsys, "--source", "sample")
-    spans = json.loads(SAMPLE.with_suffix(".json").read_text())
-    label_at = {line["frame"]: line["label"] for line in lines}
-    # At the end of each class's second video, the summed scores are all of that class.
-    right = sum(label_at[span["stop"] - 2] == span["class"] for span in spans[1::2])
-    assert right >= 6, label_at
+def test_onnxruntime_needs_no_torch(tmp_path):
+    pytest.importorskip("onnxruntime")
+    code = (
+        "import sys; from online_demo.main import main; status = main(sys.argv[1:]); "
+        "print(status, {'torch', 'torchvision'} & set(sys.modules))"
+    )
+    make_frame_folder(tmp_path / "frames", 2, size=(96, 72))
+    for source in ("sample", tmp_path / "frames"):
+        done = run_cli(["-c", code, "--source", source, "--no-window", "--max-frames", "2"])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_without_torch_a_checkpoint_says_what_to_do(pictures, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for options in (["--weights", pictures], ["--weights", pictures, *TORCH], TORCH, ["--backend", "tvm"]):
+        with pytest.raises(InputError, match=r"need PyTorch: pip install -r requirements\.txt.* -o NAME\.onnx"):
+            demo.main([*map(str, options), "--source", "sample", "--no-window"])
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -133,8 +172,12 @@ def test_options_that_cannot_work(pictures):
         (["--source", "browser"], "needs --serve"),
         (["--source", "browser", "--serve", "0", "--output", "x.mp4"], "needs another --source"),
         (["--serve", "host"], r"give \[HOST:\]PORT"),
+        (["--allow-host", "board"], "give --serve, too"),
+        (["--serve", "0", "--key", "key.pem"], "--key needs --cert"),
+        (["--serve", "0", "--cert", "missing.pem"], "--cert missing.pem: no such file"),
         (["--library", "x.so"], "--library is for --backend tvm"),
         (["--int8", "x.mp4"], "--int8 is for --backend onnxruntime"),
+        (["--source", "v4l2src ! videoconvert"], "end the pipeline with"),
     ):
         with pytest.raises(InputError, match=message):
             demo.main([*TORCH, "--weights", str(pictures), "--source", "sample", *args])
@@ -146,7 +189,7 @@ def test_optional_packages_are_named(pictures, video, monkeypatch):
     monkeypatch.delitem(sys.modules, "online_demo.web.server", raising=False)
     for args, message in (
         (["--source", "0"], "need OpenCV .*requirements-demo.txt"),
-        (["--backend", "onnxruntime"], "ONNX Runtime is not installed .*--backend torch"),
+        (["--backend", "onnxruntime", "--weights", str(DEFAULT_WEIGHTS)], "ONNX Runtime is not .*--backend torch"),
         (["--backend", "tvm"], "requirements-tvm.txt"),
         (["--serve", "0"], "--serve needs aiohttp .*requirements-demo.txt"),
     ):
@@ -163,14 +206,15 @@ def test_window_without_a_display(pictures, video, monkeypatch):
     # Neither a display that does not exist nor a broken window may end this process.
     monkeypatch.setenv("DISPLAY", ":987")
     with pytest.raises(InputError, match=r"no window can be opened|built without windows|a window needs OpenCV"):
-        Window()
+        Window(Controls())
 
 
 def test_cut_source_leaves_a_video_that_plays(pictures, tmp_path):
     whole = make_video(tmp_path / "whole.mkv", np.stack([picture(i % 5) for i in range(60)]))
     cut, out = tmp_path / "cut.mkv", tmp_path / "out.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    done = run_cli(["online_demo/main.py", "--weights", pictures, "--source", cut, "--output", out, *TORCH])
+    options = ["--weights", pictures, "--source", cut, "--output", out, "--every", "2", *TORCH]
+    done = run_cli(["online_demo/main.py", *options])
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if "error" in line]
@@ -195,7 +239,7 @@ def test_source_without_a_good_frame_leaves_no_video(pictures, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_finish_the_video(pictures, video, tmp_path, number):
     out = tmp_path / "out.mp4"
-    options = ["--weights", pictures, "--source", video, "--loop", "--output", out, *TORCH]
+    options = ["--weights", pictures, "--source", video, "--loop", "--output", out, "--every", "2", *TORCH]
     process = subprocess.Popen(
         [sys.executable, PROJECT / "online_demo/main.py", *options],
         stdout=subprocess.PIPE,
@@ -221,6 +265,18 @@ def test_url_that_never_answers(pictures):
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"main.py: error: {url} ")
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+def test_results_that_cannot_be_written_are_one_line():
+    pytest.importorskip("onnxruntime")
+    command = [sys.executable, PROJECT / "online_demo/main.py", "--source", "sample", "--no-window", "--threads", "1"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "main.py: error: cannot write the results to stdout (No space left on device); free some space?"
+    ]
 
 
 def test_disk_full_is_one_line(pictures, video, tmp_path):

@@ -36,11 +36,11 @@ def slow_scores(rng, num_frames, num_class=27):
 @pytest.mark.parametrize("window", [1, 3, 12])
 def test_smoothing_equals_plain_form(window, vote, masks):
     rng = np.random.default_rng(window)
-    smoother = Smoother(SmoothingOptions(score_window=window, rules=JESTER if masks else PLAIN, vote=vote))
+    smoother = Smoother(SmoothingOptions(window_s=window / 15, rules=JESTER if masks else PLAIN, vote=vote))
     for _ in range(10):
         scores = slow_scores(rng, 120)
         smoother.reset()
-        labels = [smoother(frame).label for frame in scores]
+        labels = [smoother(frame, t / 15).label for t, frame in enumerate(scores)]
         assert labels == plain_smoothing(scores, window=window, masks=masks, vote=vote)
         assert not masks or not set(labels) & {*MASKED, 0}
         assert len(set(labels)) > 3
@@ -51,8 +51,8 @@ def one_hot(*labels, num_class=27):
 
 
 def kept(labels, **options):
-    smoother = Smoother(SmoothingOptions(score_window=1, **options))
-    return [smoother(frame).label for frame in one_hot(*labels)]
+    smoother = Smoother(SmoothingOptions(window_s=0, **options))
+    return [smoother(frame, t / 15).label for t, frame in enumerate(one_hot(*labels))]
 
 
 def test_change_needs_two_kept_results_that_agree():
@@ -75,16 +75,16 @@ def test_masked_classes_are_the_published_ones():
 
 
 def test_window_forgets():
-    smoother = Smoother(SmoothingOptions(score_window=3, vote=False))
-    # A single strong frame leads for three frames, then is gone.
+    smoother = Smoother(SmoothingOptions(window_s=0.3, vote=False))
+    # A single strong frame leads for 0.3 s, then is gone.
     stream = np.float32([[0, 9], [1, 0], [1, 0], [1, 0]])
-    assert [smoother(frame).label for frame in stream] == [1, 1, 1, 0]
+    assert [smoother(frame, t / 10).label for t, frame in enumerate(stream)] == [1, 1, 1, 0]
 
 
 def test_scores_shown_are_the_mean_of_the_window():
-    smoother = Smoother(SmoothingOptions(score_window=2))
-    for frame, mean in (([1.0, 4.0], [1.0, 4.0]), ([3.0, 0.0], [2.0, 2.0]), ([5.0, 2.0], [4.0, 1.0])):
-        smoothed = smoother(np.float32(frame))
+    smoother = Smoother(SmoothingOptions(window_s=0.2))
+    for t, (frame, mean) in enumerate((([1.0, 4.0], [1.0, 4.0]), ([3.0, 0.0], [2.0, 2.0]), ([5.0, 2.0], [4.0, 1.0]))):
+        smoothed = smoother(np.float32(frame), t / 10)
         assert smoothed.scores.tolist() == mean
         assert smoothed.frame_label == int(np.argmax(frame))
 

@@ -42,7 +42,7 @@ def test_gpu_targets():
 def test_compile_refuses_before_anything_slow(tmp_path):
     for args, message in (
         (["--target", "raspberrypi4", "--tune", "10"], "run it on the board"),
-        (["--output", "x.dll"], "ends with .so"),
+        (["--output", "x.dll"], "ends with .onnx, .so"),
         (["--tune", "5", "--untuned"], "--untuned excludes --tune"),
     ):
         with pytest.raises(InputError, match=message):

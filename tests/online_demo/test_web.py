@@ -4,9 +4,15 @@ import asyncio
 import contextlib
 import http.client
 import io
-import json
+import re
+import shutil
 import socket
+import ssl
+import subprocess
+import threading
 import time
+import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +20,15 @@ from PIL import Image
 
 from online_demo.main import parse_address
 from online_demo.recognizer import Result
-from online_demo.show.draw import BAR_HEIGHT, WIDTH
 from online_demo.show.outputs import Shown
+from online_demo.web.messages import About
 from ops.common.errors import InputError
 from tests.helpers import PROJECT
 from tests.online_demo.helpers import encoded, picture, wait_until
 
 aiohttp = pytest.importorskip("aiohttp")
 from online_demo.web import server as web  # noqa: E402
+from online_demo.web.guard import tls_context  # noqa: E402
 from online_demo.web.server import PageServer  # noqa: E402
 
 HTML = "<img src=x onerror=alert(1)>\"'&</script>"
@@ -31,7 +38,8 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-SHOWN = Shown(0, 0.0, Result(HTML, 0, HTML, ((HTML, 1.0),), 1.0), True, 1.0, 1.0, 1.0)
+SHOWN = Shown(0, 0.0, Result(HTML, 0, 1.0, HTML, ((HTML, 1.0),), 1.0), True, 1.0, 1.0, 1.0)
+ABOUT = About("network", None, ("moves_up",), "Do something.")
 
 
 @contextlib.contextmanager
@@ -54,6 +62,8 @@ def send_frames(server, *streams):
     async def run():
         async with aiohttp.ClientSession() as client, contextlib.AsyncExitStack() as stack:
             sockets = [await stack.enter_async_context(client.ws_connect(f"{server.url}camera")) for _ in streams]
+            for browser in sockets:
+                assert (await browser.receive_json(timeout=20))["kind"] == "about"
             answers = [[] for _ in streams]
             for frames in zip(*streams, strict=True):
                 for browser, frame, got in zip(sockets, frames, answers, strict=True):
@@ -62,6 +72,25 @@ def send_frames(server, *streams):
                     message = await browser.receive(timeout=20)
                     got.append(message.json() if message.type == aiohttp.WSMsgType.TEXT else None)
             return answers
+
+    return asyncio.run(run())
+
+
+def watched(server, num_messages, acknowledge=True, act=lambda: None, **options):
+    """The first messages that a viewer gets, JSON or bytes; `act` is called when it is connected."""
+
+    async def run():
+        async with aiohttp.ClientSession() as client, client.ws_connect(f"{server.url}watch", **options) as browser:
+            got = [await browser.receive_json(timeout=20)]
+            wait_until(lambda: server.num_viewers > 0)
+            act()
+            while len(got) < num_messages:
+                message = await browser.receive(timeout=20)
+                is_text = message.type == aiohttp.WSMsgType.TEXT
+                got.append(message.json() if is_text else message.data)
+                if acknowledge and not is_text and not browser.closed:
+                    await browser.send_str("shown")
+            return got
 
     return asyncio.run(run())
 
@@ -82,7 +111,14 @@ def test_address():
 def test_port_in_use_is_one_line(server):
     port = int(server.url.rstrip("/").rsplit(":", 1)[1])
     with pytest.raises(InputError, match="cannot listen there"):
-        PageServer(("127.0.0.1", port), lambda: None)
+        PageServer(("127.0.0.1", port), lambda: None, ABOUT)
+
+
+def test_url_is_one_to_open():
+    for host, shown in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "localhost")):
+        with PageServer((host, 0), lambda: None, ABOUT) as server:
+            assert re.fullmatch(rf"http://{shown}:\d+/", server.url)
+            assert status_of(server, "/") == 200
 
 
 @pytest.mark.parametrize(
@@ -90,10 +126,12 @@ def test_port_in_use_is_one_line(server):
     [
         ("/", "GET", 200, "text/html", b"page.js"),
         ("/", "HEAD", 200, "text/html", b""),
-        ("/page.js", "GET", 200, "text/javascript", b"getUserMedia"),
+        ("/page.js", "GET", 200, "text/javascript", b"addEventListener"),
+        ("/camera.js", "GET", 200, "text/javascript", b"getUserMedia"),
         ("/page.css", "GET", 200, "text/css", b"{"),
         ("/", "POST", 405, "text/plain", b""),
-        ("/stream.mjpg", "HEAD", 405, "text/plain", b""),
+        ("/watch", "HEAD", 405, "text/plain", b""),
+        ("/watch", "GET", 400, "text/plain", b""),  # no WebSocket
         ("/nothing", "GET", 404, "text/plain", b""),
         ("/camera", "GET", 400, "text/plain", b""),  # no WebSocket
     ],
@@ -101,11 +139,37 @@ def test_port_in_use_is_one_line(server):
 def test_every_answer_has_strict_headers(server, path, method, status, kind, text):
     with asked(server, path, method) as reply:
         assert (reply.status, reply.headers["Content-Type"].split(";")[0]) == (status, kind)
-        assert reply.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
-        assert reply.headers["X-Content-Type-Options"] == "nosniff"
-        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
-        assert reply.headers["Server"] == "tsm"
+        check_headers(reply.headers)
         assert text in reply.read()
+
+
+def check_headers(headers):
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["Server"] == "tsm"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 403),
+        (b"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", 400),
+        (b"GET http://[::1/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"\x16\x03\x01 no HTTP\r\n\r\n", 400),
+    ],
+    ids=["bracket", "zero", "url", "no host", "tls"],
+)
+def test_malformed_requests_are_answered_with_the_same_headers(server, request_bytes, status, caplog):
+    port = int(server.url.rstrip("/").rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request_bytes)
+        reply = http.client.HTTPResponse(connection)
+        reply.begin()
+    assert reply.status == status
+    check_headers(reply.headers)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -141,17 +205,42 @@ def test_other_sites_pages_are_refused(server, headers, is_allowed):
     assert status_of(server, "/camera", headers={**headers, **UPGRADE}) == (101 if is_allowed else 403)
 
 
+def test_allowed_host():
+    with PageServer(("127.0.0.1", 0), lambda: None, ABOUT, allowed_hosts=["Board.example:8000"]) as server:
+        for host, status in (("board.EXAMPLE:80", 200), ("board.example.", 200), ("evil.example", 403)):
+            assert status_of(server, "/", headers={"Host": host}) == status
+
+
+def test_https(tmp_path):
+    """A certificate of its own, as the README makes one."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([*make.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    with PageServer(("127.0.0.1", 0), lambda: None, ABOUT, tls=tls_context(cert, key)) as server:
+        assert server.url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=cert)
+        url = server.url.replace("127.0.0.1", "localhost")
+        with urllib.request.urlopen(url, context=trusting, timeout=20) as reply:
+            assert b"page.js" in reply.read()
+        assert watched(server, 1, ssl=False, origin=server.url.rstrip("/"))[0]["kind"] == "about"
+    with pytest.raises(InputError, match=r"key\.pem.* give a PEM certificate"):
+        tls_context(key, cert)
+
+
 # --- browsers' cameras ------------------------------------------------------------------------------------------------
 
 
 def test_each_browser_has_a_state_of_its_own(server, make_recognizer):
     alone = make_recognizer()
     frame = encoded(picture(1))
-    wanted = [alone(np.array(Image.open(io.BytesIO(frame)))) for _ in range(5)]
+    wanted = [alone(np.array(Image.open(io.BytesIO(frame))), 0.01 * number) for number in range(5)]
     first, _ = send_frames(server, [frame] * 5, [encoded(picture(4))] * 5)
     assert [result["label"] for result in first] == [result.label for result in wanted]
     assert [result["top"] for result in first] == [result.to_dict()["top"] for result in wanted]
     assert first[-1]["label"] == "picture 1"
+    assert first[-1]["certainty"] == first[-1]["top"][0][1]
     assert first[-1]["network_ms"] > 0
     wait_until(lambda: server.num_cameras == 0)
 
@@ -170,7 +259,7 @@ def test_each_browser_has_a_state_of_its_own(server, make_recognizer):
 def test_a_bad_frame_ends_its_stream_with_an_error(server, frame, problem):
     good = encoded(picture(1))
     (bad,) = send_frames(server, [good, frame, good])
-    assert "label" in bad[0] and problem in bad[1]["error"] and bad[2] is None
+    assert "label" in bad[0] and bad[1]["reason"] == "frame" and problem in bad[1]["text"] and bad[2] is None
     (gray,) = send_frames(server, [encoded(picture(1)[:, :, 0])])
     assert "label" in gray[0]
 
@@ -183,7 +272,7 @@ def test_places_are_limited_and_freed_when_a_browser_leaves(server):
     frame = encoded(picture(1))
     answers = send_frames(server, *[[frame]] * (web.MAX_CAMERAS + 1))
     assert all("label" in answer for (answer,) in answers[:-1])
-    assert "try again" in answers[-1][0]["error"]
+    assert answers[-1][0]["reason"] == "full"
     wait_until(lambda: server.num_cameras == 0)
     with asked(server, "/camera", headers=UPGRADE):  # its end closes the connection without a word
         wait_until(lambda: server.num_cameras == 1)
@@ -193,36 +282,47 @@ def test_places_are_limited_and_freed_when_a_browser_leaves(server):
 # --- the server's own source ------------------------------------------------------------------------------------------
 
 
-def test_annotated_stream_and_results(server, playing):
-    with asked(server, "/stream.mjpg") as reply:
-        assert reply.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
-        for _ in range(3):
-            assert reply.readline() == b"--frame\r\n"
-            assert reply.readline() == b"Content-Type: image/jpeg\r\n"
-            length = int(reply.readline().split()[1])
-            assert reply.readline() == b"\r\n"
-            image = np.array(Image.open(io.BytesIO(reply.read(length))))
-            assert reply.readline() == b"\r\n"
-    assert image.shape == (480 + BAR_HEIGHT, WIDTH, 3)
+def test_pictures_and_answers(server, playing):
+    about, *pairs = watched(server, 9)
+    assert about == {
+        "kind": "about", "network": "pictures.pth.tar, 5 classes", "source": "still pictures",
+        "classes": [f"picture {index}" for index in range(5)], "todo": "Show one of the pictures.", "rate": None,
+    }  # fmt: skip
     shown = np.asarray(Image.fromarray(picture(3)).resize((640, 480), Image.Resampling.BILINEAR), float)
-    assert np.abs(image[:480] - shown).mean() < 4
-    with asked(server, "/results") as reply:
-        lines = [reply.readline() for _ in range(6)]
-    results = [json.loads(line.removeprefix(b"data: ")) for line in lines[::2]]
-    numbers = [result["frame"] for result in results]
-    assert numbers == sorted(set(numbers))
-    assert {"capture_ms", "network_ms", "draw_ms", "fps", "top"} <= set(results[0])
+    for answer, jpeg in zip(pairs[::2], pairs[1::2], strict=True):
+        assert {"capture_ms", "network_ms", "draw_ms", "fps", "top", "certainty"} <= set(answer)
+        assert np.abs(np.asarray(Image.open(io.BytesIO(jpeg)), float) - shown).mean() < 4
+    assert 0 < pairs[-2]["delay_ms"] < 20_000
 
 
-def test_labels_with_html_stay_text_on_the_page(server):
+def test_slow_viewer_misses_pictures(server):
+    """Without acknowledgements only so many are sent; then the newest."""
+    server.show(picture(0), SHOWN)  # while none watches
+
+    def show_many():
+        wait_until(lambda: server.num_viewers == 1)
+        for number in range(6):
+            server.show(picture(0), replace(SHOWN, fps=float(number)))
+            time.sleep(0.02)
+
+    got = watched(server, 5, acknowledge=False, act=show_many)
+    assert [message["fps"] for message in got[1::2]] == [0.0, 1.0]
+
+
+def test_names_are_readable_and_stay_text(server):
     """They travel as JSON and are put in as text; the page's policy forbids scripts in it besides."""
-    with asked(server, "/results") as reply:
-        server.show(picture(0), SHOWN)
-        assert json.loads(reply.readline().removeprefix(b"data: "))["label"] == HTML
-        assert reply.headers["Content-Type"] == "text/event-stream"
-    for name in ("index.html", "page.js"):
-        text = (PROJECT / "online_demo/web/page" / name).read_text()
+    result = Result("moves_up", None, 0.5, "moves_up", (("moves_up", 0.5), (HTML, 0.5)), 1.0)
+    got = watched(server, 2, act=lambda: server.show(picture(0), replace(SHOWN, result=result)))
+    assert got[1]["label"] == "moves up" and got[1]["unsure"] and got[1]["top"] == [["moves up", 0.5], [HTML, 0.5]]
+    for path in (PROJECT / "online_demo/web/page").iterdir():
+        text = path.read_text()
         assert not any(word in text for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
+
+
+def test_status_reaches_the_viewers(server):
+    silent = replace(SHOWN, number=-1, result=None, is_new=False, status="waiting for camera 0")
+    got = watched(server, 2, act=lambda: server.show(picture(0), silent))
+    assert got[1] == {"kind": "status", "text": "waiting for camera 0"}
 
 
 def test_pictures_are_encoded_only_while_a_browser_watches(server, monkeypatch):
@@ -230,25 +330,25 @@ def test_pictures_are_encoded_only_while_a_browser_watches(server, monkeypatch):
     monkeypatch.setattr(web, "encode_jpeg", lambda image: encoded.append(1) or b"jpeg")
     server.show(picture(0), SHOWN)
     assert encoded == []
-    with asked(server, "/stream.mjpg"):
-        server.show(picture(0), SHOWN)
-        assert encoded == [1]
+    assert watched(server, 3, act=lambda: server.show(picture(0), SHOWN))[2] == b"jpeg"
+    assert encoded == [1]
     wait_until(lambda: server.num_viewers == 0)
 
 
 def test_viewers_are_limited(server):
     with contextlib.ExitStack() as stack:
         for _ in range(web.MAX_VIEWERS):
-            stack.enter_context(asked(server, "/results"))
-        assert status_of(server, "/stream.mjpg") == 503
+            stack.enter_context(asked(server, "/watch", headers=UPGRADE))
+        wait_until(lambda: server.num_viewers == web.MAX_VIEWERS)
+        assert watched(server, 2)[1]["reason"] == "full"
     wait_until(lambda: server.num_viewers == 0)
-    assert status_of(server, "/stream.mjpg") == 200
+    assert watched(server, 2)[1]["kind"] == "status"
 
 
-def test_server_stops_at_once_while_a_browser_watches():
-    with PageServer(("127.0.0.1", 0), lambda: None) as server, contextlib.ExitStack() as stack:
-        reply = stack.enter_context(asked(server, "/results"))
-        stack.pop_all()
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
-    assert b"data" not in reply.read()
+def test_server_tells_its_viewers_when_it_ends_and_stops_at_once():
+    server = PageServer(("127.0.0.1", 0), lambda: None, ABOUT).__enter__()
+    ender = threading.Thread(target=server.__exit__)
+    got = watched(server, 3, act=ender.start)
+    assert got[1:] == [{"kind": "ended"}, 1000]
+    ender.join(timeout=5)
+    assert not ender.is_alive()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageGrab
 
-from online_demo.show.draw import BAR_HEIGHT, WIDTH
+from online_demo.show.controls import Controls
+from online_demo.show.draw import BAR_HEIGHT, MAX_HEIGHT, WIDTH
 from online_demo.show.window import Window
 from ops.common.errors import InputError
-from tests.helpers import PROJECT
+from tests.helpers import PROJECT, make_video
 from tests.online_demo.helpers import picture, wait_until
 
 
@@ -32,7 +34,7 @@ def test_opencv_that_cannot_be_imported(tmp_path, monkeypatch, problem, advice):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cv2", raising=False)
     with pytest.raises(InputError, match=f"a window needs OpenCV.*{advice}; or use --no-window"):
-        Window()
+        Window(Controls())
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def display():
     if any("GUI:" in line and "NONE" in line for line in cv2.getBuildInformation().splitlines()):
         pytest.skip("this OpenCV has no windows (opencv-python-headless)")
     read_fd, write_fd = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write_fd), "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(write_fd), "-screen", "0", "1024x768x24", "-noreset", "-nolisten", "tcp"]
     server = subprocess.Popen(command, pass_fds=(write_fd,), stderr=subprocess.DEVNULL)
     os.close(write_fd)
     with os.fdopen(read_fd) as file:
@@ -91,16 +93,21 @@ def test_window_shows_label_and_obeys_keys(demo, tmp_path, screenshots):
 
     def shows_picture_and_label():
         image = screen()[:height, :WIDTH]
-        return np.abs(image[:480] - expected).mean() < 3 and image[480:, : WIDTH // 2].max() > 200
+        return np.abs(image[:480] - expected).mean() < 3 and image[480:500, : WIDTH // 2].max() > 200
 
     with running(*demo, "--output", out) as process:
         wait_until(shows_picture_and_label, 120)
         image = screen()[:height, :WIDTH]
         Image.fromarray(image).save(screenshots / "window.png")
-        # The label's letters: bright on the bar's dark ground, in the left half; frames/s on the right.
+        # The label's letters: bright on the bar's dark ground, in the left half; the best classes on the right.
         letters = image[480:, :300].max(axis=2) > 150
         assert 0.01 < letters.mean() < 0.2
         assert (image[480:, 400:].max(axis=2) > 100).any()
+        press("m")
+        wait_until(lambda: np.abs(screen()[36:480, :WIDTH][:, ::-1] - expected[36:]).mean() < 3)
+        press("p")
+        wait_until(lambda: screen()[:36, :200].max() > 200)  # "paused"
+        Image.fromarray(screen()).save(screenshots / "window_paused.png")
         press("Escape")
         assert process.wait(timeout=60) == 0
     with av.open(str(out)) as container:
@@ -113,9 +120,10 @@ def test_full_screen(demo, screenshots):
         pytest.skip("openbox is not installed: without a window manager no window fills the screen")
 
     def fills_screen():
-        """From its upper to its lower edge, and wider than the window was: the picture keeps its shape."""
-        drawn = screen().any(axis=2)
-        return drawn[:10].any() and drawn[-10:].any() and drawn[100].sum() > 1.3 * WIDTH
+        """From edge to edge, with dark bands beside the picture, which keeps its shape."""
+        image = screen()
+        bands = image[100, [2, -3]]
+        return image.any(axis=2).all() and bands.max() < 40 and image[100, WIDTH // 2].max() > 40
 
     with running("openbox"), running(*demo) as process:
         wait_until(lambda: screen()[200:400, 400:600].all(axis=2).any(), 120)
@@ -127,3 +135,28 @@ def test_full_screen(demo, screenshots):
         wait_until(lambda: not fills_screen())
         press("q")
         assert process.wait(timeout=60) == 0
+
+
+def test_keys_answer_while_the_source_is_silent(display, screenshots):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/video.mp4"
+        options = ["--threads", "1", "--source", url, "--timeout", "100"]
+        with running(sys.executable, PROJECT / "online_demo/main.py", *options) as process:
+            wait_until(lambda: screen()[:36, :WIDTH].max() > 200, 120)  # "h shows the keys", then "waiting for ..."
+            press("h")
+            wait_until(lambda: screen()[46:200, :400].max() > 200)
+            Image.fromarray(screen()).save(screenshots / "window_silent.png")
+            press("q")
+            assert process.wait(timeout=60) == 0
+
+
+def test_portrait(display, tmp_path, screenshots):
+    """A film of a phone fits the screen, between dark bands."""
+    film = make_video(tmp_path / "film.mp4", np.full((20, 320, 180, 3), 200, np.uint8))
+    options = ["--threads", "1", "--source", film, "--loop"]
+    with running(sys.executable, PROJECT / "online_demo/main.py", *options):
+        wait_until(lambda: screen()[300, WIDTH // 2].min() > 180, 120)
+        image = screen()
+        Image.fromarray(image).save(screenshots / "window_portrait.png")
+        assert image[300, :100].max() < 40 and image[300, WIDTH - 100 : WIDTH].max() < 40
+        assert not image[MAX_HEIGHT + BAR_HEIGHT + 2 :].any()  # the window ends well above the screen's lower edge

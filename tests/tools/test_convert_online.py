@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from archs.mobilenet_v2 import MobileNetV2
 from ops.checkpoint.file import load_checkpoint, save_checkpoint
 from ops.checkpoint.options import ModelOptions
-from ops.checkpoint.streaming_layout import JESTER_CLASSES
 from ops.checkpoint.weights import published_state_dict
+from ops.common.class_names import JESTER_CLASSES
 from ops.common.errors import InputError
 from ops.dataset_config import DatasetPaths
 from ops.evaluation.net import Runtime, Views, load_net

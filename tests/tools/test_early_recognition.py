@@ -22,6 +22,7 @@ from tools.early_recognition import (
     fed_frames,
     main,
     num_answers,
+    sure_threshold,
     training_stride,
 )
 
@@ -51,6 +52,15 @@ def test_accuracy_by_the_mean_so_far_and_by_the_last_frame() -> None:
     both = [first, second]
     assert [accuracy_at(both, share, mean=True) for share in (17, 50, 84, 100)] == [50, 100, 100, 100]
     assert [accuracy_at(both, share, mean=False) for share in (17, 50, 84, 100)] == [50, 100, 50, 50]
+
+
+def test_threshold_lets_99_percent_right_answers_through() -> None:
+    sure, less = [0.0, 3.0], [0.0, 1.0]  # probabilities 0.953 and 0.731 of class 1
+    right = streamed(1, [sure] * 100, num_frames=100, stride=1)
+    wrong = streamed(0, [less] * 2, num_frames=2, stride=1)
+    assert sure_threshold([right, wrong]) == 0.74
+    assert sure_threshold([right, streamed(0, [less], num_frames=1, stride=1)]) == 0  # 100 of 101
+    assert sure_threshold([streamed(0, [sure], num_frames=1, stride=1)]) == 1
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from ops.common.errors import InputError, at_least
-from ops.data.sources import decoded_frames
+from ops.data.rgb import decoded_frames
 from ops.opts import ShowDefaults
 from tools.shared.files import existing_folder, find_videos
 from tools.shared.jobs import Failure, add_jobs_option, run_jobs
