@@ -48,7 +48,7 @@ class Video:
         self._num_indexed = len(self.stream.index_entries)  # by the file's index; without one, what opening has read
         self._num_read = 0  # packets
         self.shown_dts: list[int | None] = []  # decoding times of the packets read, less those that an edit list hides
-        self._end_s = 0.0  # of the last packet, in any stream
+        self._end_s: float | None = None  # of the last packet, in any stream
         self._packets = self._read_packets()
 
     def __enter__(self) -> Video:
@@ -65,24 +65,25 @@ class Video:
         return self._packets
 
     def _read_packets(self) -> Iterator[av.Packet]:
-        ends = [0] * len(self.container.streams)
-        whole_from = None if self.container.format.name in _STREAMS else float("-inf")
+        ends: dict[int, int] = {}
+        num_keys, whole_from = (0, None) if self.container.format.name in _STREAMS else (2, None)
         # Where the header does not count frames, the end of the other streams shows whether the file is whole.
         for packet in self.container.demux(*([self.stream] if self.stream.frames else [])):
             index, pts = packet.stream_index, packet.pts
             if pts is not None:
-                ends[index] = max(ends[index], pts + (packet.duration or 0))
+                ends[index] = max(ends.get(index, 0), pts + (packet.duration or 0))
             if index != self.stream.index or not packet.size:
                 continue
             self._num_read += 1
-            if whole_from is None and packet.is_keyframe:
-                whole_from = float("-inf") if pts is None else pts
-            if whole_from is not None and (pts is None or pts >= whole_from):
+            if num_keys < 2 and packet.is_keyframe:
+                num_keys, whole_from = num_keys + 1, pts
+            # Frames around the first key frame may refer to others before it; those that are shown after it do not.
+            if num_keys > 1 or (num_keys == 1 and (pts is None or whole_from is None or pts >= whole_from)):
                 if not packet.is_discard:
                     self.shown_dts.append(packet.dts)
                 yield packet
-        bases = (stream.time_base or 0 for stream in self.container.streams)
-        self._end_s = max(float(end * base) for end, base in zip(ends, bases, strict=True))
+        streams = self.container.streams
+        self._end_s = max((float(end * (streams[index].time_base or 0)) for index, end in ends.items()), default=None)
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Decode every frame in presentation order.
@@ -113,7 +114,7 @@ class Video:
         if _clearly_less(num_frames, self.stream.frames) and _clearly_less(num_frames, self._num_indexed_shown()):
             raise InputError(f"{self.path}: cut short: {num_frames} frames of {self._num_indexed_shown()}")
         end_s, rate = self._promised_end_s(), self.stream.average_rate
-        if not self.stream.frames and end_s and rate and _clearly_less(self._end_s * rate, end_s * rate):
+        if end_s and rate and _clearly_less(self._end_s * rate, end_s * rate):
             raise InputError(f"{self.path}: cut short: it ends after {self._end_s:.2f} s of {end_s:.2f} s")
 
     def _num_indexed_shown(self) -> int:
@@ -127,11 +128,13 @@ class Video:
         return sum(1 for entry in entries if entry.size and not entry.is_discard)
 
     def _promised_end_s(self) -> float | None:
-        """Where the last stream ends by the header, in seconds; None where it does not say it reliably.
+        """Where the last stream ends by the header, in seconds; None where it does not count.
 
         Matroska and WebM count no frames, but keep a duration.
         """
         container = self.container
+        if self.stream.frames or self._end_s is None:
+            return None
         if container.duration and (container.format.name == "matroska,webm" or len(container.streams) == 1):
             return container.duration / av.time_base
         return None

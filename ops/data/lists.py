@@ -12,7 +12,7 @@ MIN_TRAIN_FRAMES = 3  # training and validation leave out shorter videos
 VIDEO_EXTENSIONS = (
     *(".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".ogv", ".gif"),
     *(".mts", ".m2ts", ".m2t", ".vob", ".asf", ".3g2", ".f4v", ".m1v", ".m2v", ".mpv", ".mk3d", ".qt", ".mj2", ".dv"),
-    *(".ogg", ".ogm", ".rm", ".rmvb", ".mxf", ".nut", ".ivf", ".obu", ".wtv", ".y4m", ".divx", ".mod", ".tod", ".trp"),
+    *(".ogm", ".rm", ".rmvb", ".mxf", ".nut", ".ivf", ".obu", ".wtv", ".y4m", ".divx", ".mod", ".tod", ".trp"),
     *(".h264", ".264", ".hevc", ".h265", ".265", ".vc1"),
 )
 MAX_LISTED_FRAMES = 10_000_000  # 4.6 days at 25 frames/s: more is a damaged list

@@ -29,14 +29,16 @@ class PacketTable:
     def __init__(self, packets: list[av.Packet], *, skips_unreferenced: bool) -> None:
         self._packets = packets
         self._unwanted = "NONREF" if skips_unreferenced else "DEFAULT"
-        shown = [(packet.pts, position) for position, packet in enumerate(packets) if not packet.is_discard]
-        shown.sort()
-        self.ranks = {pts: rank for rank, (pts, _) in enumerate(shown)}
+        shown = sorted((packet.pts, position) for position, packet in enumerate(packets) if not packet.is_discard)
+        times = [pts for pts, _ in shown]
+        self.ranks = {pts: rank for rank, pts in enumerate(times)}
         self._positions = [position for _, position in shown]
-        is_sound = bool(shown) and shown[0][1] == 0 and packets[0].is_keyframe and len(self.ranks) == len(shown)
-        if not is_sound or (skips_unreferenced and min(packet.size for packet in packets) < _MIN_PACKET_BYTES):
+        is_sound = bool(shown) and packets[0].is_keyframe and packets[0].pts <= times[0]
+        has_empty = skips_unreferenced and any(packet.size < _MIN_PACKET_BYTES for packet in packets)
+        if not is_sound or has_empty or len(self.ranks) < len(shown):
             raise UntrustedPacketsError
-        self._keys = [(rank, position) for rank, (_, position) in enumerate(shown) if packets[position].is_keyframe]
+        keys = ((position, packet) for position, packet in enumerate(packets) if packet.is_keyframe)
+        self._keys = [(bisect.bisect_left(times, packet.pts), position) for position, packet in keys]
 
     @classmethod
     def read(cls, video: Video, max_bytes: int) -> PacketTable:

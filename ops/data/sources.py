@@ -221,7 +221,7 @@ class VideoFile:
         ticks, last = [pts for pts, _ in frames], frames[-1][1]
         if is_avi or None in ticks or ticks != sorted(ticks):  # FFmpeg makes up times for AVI
             ticks, last = video.shown_dts, None
-        if None in ticks or len(ticks) != len(frames):
+        if None in ticks or ticks != sorted(ticks) or len(ticks) != len(frames):
             return [float(number / rate) for number in range(len(frames) + 1)]
         seconds = [(tick - ticks[0]) * base for tick in ticks]
         return [float(second) for second in (*seconds, seconds[-1] + (last * base if last else 1 / rate))]
@@ -254,9 +254,8 @@ class VideoFile:
             if wanted[-1] >= len(table.ranks):
                 raise UntrustedPacketsError
             convert = RgbConverter()
-            last_rank = -1
             for key, group in itertools.groupby(wanted, table.last_key_before):
-                targets = set(group)
+                targets, last_rank = set(group), -1
                 for rank, frame in table.decode_from(video.decoder, key, targets):
                     if rank <= last_rank or (frame.width, frame.height) != video.size:
                         raise UntrustedPacketsError  # where the size changes, the first frame's is needed

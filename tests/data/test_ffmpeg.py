@@ -143,6 +143,31 @@ def test_a_recording_is_read_from_its_first_whole_frame(tmp_path: Path, name: st
     assert np.array_equal(assert_readers_agree(path, num_left), whole[-num_left:])
 
 
+def test_a_recording_may_begin_its_time_anew(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.ts", codec="mpeg2video", g="12", bf="2")
+    data = path.read_bytes()
+    path.write_bytes(data[-(-len(data) // 10 // 188) * 188 :])
+    num_frames = VideoFile(path).count_frames()
+    path.write_bytes(path.read_bytes() + data)
+    assert_readers_agree(path, num_frames + 50)
+    assert VideoFile(path).frame_times() == pytest.approx([number / 25 for number in range(num_frames + 51)])
+
+
+@pytest.mark.parametrize("name", ["v.h264", "v.m4v", "v.m2v", "v.y4m", "v.gif", "v.ivf", "v.flv", "v.nut", "v.mxf"])
+def test_formats_whose_header_says_little(tmp_path: Path, name: str) -> None:
+    codecs = {"v.h264": "libx264", "v.m2v": "mpeg2video", "v.y4m": "rawvideo", "v.gif": "gif", "v.ivf": "libvpx-vp9"}
+    codec = codecs.get(name, {"v.flv": "flv", "v.mxf": "mpeg2video"}.get(name, "mpeg4"))
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8" if codec == "gif" else "yuv420p"
+        for picture in make_frames(20, (64, 48)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    assert_readers_agree(path, 20)
+    assert VideoFile(path).frame_times()[-1] == pytest.approx(0.8, abs=0.05)
+
+
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
 def test_all_frames_get_the_first_ones_size(tmp_path: Path, codec: str) -> None:
     data = b""

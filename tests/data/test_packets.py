@@ -80,6 +80,23 @@ def test_a_group_is_decoded_no_further_than_its_last_wanted_frame(
     assert fed == [10, 20]
 
 
+def test_frames_that_an_edit_list_hides_are_skipped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "v.mp4", g="10", bf="0", sc_threshold="0")
+    with av.open(str(path), "r") as source, av.open(str(tmp_path / "cut.mp4"), "w") as cut:
+        stream = source.streams.video[0]
+        copy = cut.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - 15 * 512, packet.dts - 15 * 512, copy
+                cut.mux(packet)
+    frames = decode_plainly(tmp_path / "cut.mp4")
+    assert len(frames) == 35
+    fed = fed_packets(monkeypatch, tmp_path / "cut.mp4", [1, 20])  # FFmpeg drops the packets before the key frame 10
+    assert fed == [*range(7), *range(20, 26)]
+    for index, frame in zip([1, 20], VideoFile(tmp_path / "cut.mp4").read([1, 20]), strict=True):
+        assert np.array_equal(as_array(frame), frames[index])
+
+
 def test_a_codec_with_frames_between_packets_is_decoded_through(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.webm", 20, codec="libvpx", g="10", **{"auto-alt-ref": "1", "lag-in-frames": "8"})
     with pytest.raises(UntrustedPacketsError):

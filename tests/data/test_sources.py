@@ -614,4 +614,4 @@ def test_damaged_video_bytes_never_escape_as_another_error(tmp_path: Path) -> No
             assert str(error).startswith(str(path))
         else:
             silent += not all(np.array_equal(as_array(f), frames[i]) for i, f in zip((5, 14, 27), found, strict=True))
-    assert silent <= 15  # a stream without checksums does not show all damage; concealed frames would be some 100
+    assert silent <= 20  # a stream without checksums does not show all damage; concealed frames would be some 100
