@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import av
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from ops.common.errors import InputError
 from ops.data.pillow_images import MAX_PIXELS
@@ -67,8 +67,10 @@ class Video:
     def _read_packets(self) -> Iterator[av.Packet]:
         ends: dict[int, int] = {}
         num_keys, whole_from = (0, None) if self.container.format.name in _STREAMS else (2, None)
-        # Where the header does not count frames, the end of the other streams shows whether the file is whole.
-        for packet in self.container.demux(*([self.stream] if self.stream.frames else [])):
+        if self.stream.frames:  # else the end of the other streams shows whether the file is whole
+            for stream in self.container.streams:
+                stream.discard = Discard.default if stream is self.stream else Discard.all
+        for packet in self.container.demux():
             index, pts = packet.stream_index, packet.pts
             if pts is not None:
                 ends[index] = max(ends.get(index, 0), pts + (packet.duration or 0))
