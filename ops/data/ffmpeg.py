@@ -35,7 +35,7 @@ class Video:
         self.container = container
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            raise InputError(f"{path}: holds no video (a cover picture is none)")
+            raise InputError(f"{path}: holds no video{', only a cover picture' if container.streams.video else ''}")
         self.stream = streams[0]
         self.decoder = self.stream.codec_context
         if self.decoder is None:
