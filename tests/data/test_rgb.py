@@ -106,3 +106,19 @@ def test_the_next_video_of_a_kind_uses_the_same_graph(tmp_path: Path) -> None:
     rgb._graph.cache_clear()
     for frames, path in zip(first, paths, strict=True):
         assert all(map(torch.equal, frames, VideoFile(path).read([0, 3])))
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p"])
+@pytest.mark.parametrize("size", [(2, 2), (33, 17), (64, 49), (98, 62), (342, 256)])
+def test_the_faster_way_gives_the_values_of_the_straight_one(
+    monkeypatch: pytest.MonkeyPatch, pix_fmt: str, size: tuple[int, int]
+) -> None:
+    texture = np.random.RandomState(0).randint(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(texture, format="rgb24").reformat(format=pix_fmt)
+    for frame.colorspace, frame.color_range in ((2, 0), (1, 1), (9, 2)):
+        found = RgbConverter()(frame)
+        with monkeypatch.context() as patch:
+            patch.setattr(rgb, "_USUAL_FORMATS", set())
+            rgb._graph.cache_clear()
+            assert np.array_equal(found, RgbConverter()(frame))
+        rgb._graph.cache_clear()
