@@ -150,11 +150,9 @@ class Net:
             test_mode=True,
             dense_sample=self.views.dense,
             twice_sample=self.views.twice,
-            num_class=self.num_class,
-            **options,
+            **{"num_class": self.num_class, **options},
         )
 
-    @torch.no_grad()
     def scores(self, clips: Tensor) -> Tensor:
         """Mean scores over the views.
 
@@ -164,6 +162,20 @@ class Net:
         Returns:
             float32 (N, K) on the CPU.
         """
+        scores = self._run(clips, self._model)
+        scores = scores.mean(dim=2) if scores.dim() == 4 else scores  # consensus 'identity' keeps T
+        return scores.mean(dim=1).cpu()
+
+    def features(self, clips: Tensor) -> Tensor:
+        """Pooled features before the classifier: clips as in `scores` -> float32 (N, crops*clips, T', D) on the CPU.
+
+        T' is T, or half of it after temporal_pool.
+        """
+        return self._run(clips, getattr(self._model, "module", self._model).features).cpu()
+
+    @torch.no_grad()
+    def _run(self, clips: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """`run` on every view of every video, in passes: clips as in `scores` -> (N, crops*clips, ...)."""
         num_videos, num_views = len(clips), self.views.count
         clips = clips.reshape(num_videos * num_views, -1, *clips.shape[2:])  # (N*V, T*L, C, H, W)
         size = pass_size(len(clips), self.options.num_segments, self._runtime)
@@ -171,9 +183,8 @@ class Net:
         for part in clips.split(size):
             part = self._normalize(part.to(self._runtime.device, non_blocking=True))
             with autocast(self._runtime.device, self._runtime.amp), compile_errors(self._runtime.compile):
-                scores = self._model(part).float()
-            parts.append(scores.mean(dim=1) if scores.dim() == 3 else scores)  # consensus 'identity' keeps T
-        return torch.cat(parts).view(num_videos, num_views, -1).mean(dim=1).cpu()
+                parts.append(run(part).float())
+        return torch.cat(parts).unflatten(0, (num_videos, num_views))
 
 
 def pass_size(num_clips: int, num_segments: int, runtime: Runtime) -> int:
