@@ -124,7 +124,7 @@ def export_stream(
 
 def export_clip(
     model: nn.Module,
-    options: ModelOptions,
+    options: ModelOptions | None,
     path: str | Path,
     *,
     class_names: Sequence[str] | None = None,
@@ -132,7 +132,10 @@ def export_clip(
     opset: int = DEFAULT_OPSET,
     dynamic: bool = False,
 ) -> float:
-    """Write a `TSN` as its options describe it: `clip` (N, T, C, H, W) -> `logits` (N, K); N is 1, or any."""
+    """Write a `TSN`: `clip` (N, T, C, H, W) -> `logits` (N, K); N is 1, or any if `dynamic`.
+
+    `options`: what the network is, where known. The rest as in `export_onnx` and `network_metadata`.
+    """
     size = model.input_size
     return export_onnx(
         model,

@@ -14,6 +14,7 @@ from ops.network import onnx_export
 from ops.network.onnx_export import export_clip, export_onnx, export_stream
 from ops.streaming import StreamingTSM
 from tests.online_demo.helpers import save_random
+from tests.test_extend import small_tsn
 from tools.export_onnx import main
 
 onnx = pytest.importorskip("onnx")
@@ -95,6 +96,12 @@ def test_stream_keeps_its_state(arch, opset, dynamic, tmp_path):
         wanted, state = stream.step(frame, state)
         scores, *buffers = net.run(None, dict(zip(stream.input_names, [frame.numpy(), *buffers], strict=True)))
         assert difference(scores, wanted) < 1e-4
+
+
+def test_network_of_ones_own(tmp_path):
+    assert export_clip(small_tsn(), None, tmp_path / "own.onnx", opset=17) < 1e-4
+    metadata = {item.key: item.value for item in onnx.load(tmp_path / "own.onnx").metadata_props}
+    assert (metadata["num_class"], metadata["input_size"], "arch" in metadata) == ("5", "224", False)
 
 
 def test_openvino_agrees(tmp_path):
