@@ -125,7 +125,7 @@ class TSN(nn.Module):
 
     def _check(self) -> None:
         check_modality(self.modality)
-        for name in ("num_class", "num_segments", "new_length", "shift_div"):
+        for name in ("num_class", "num_segments", "new_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.input_size < _MIN_INPUT_SIZE:

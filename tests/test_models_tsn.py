@@ -281,6 +281,12 @@ def test_a_pool_of_a_published_script_is_the_constructors():
             torch.testing.assert_close(model(clip), expected(clip))
 
 
+def test_without_the_shift_its_options_may_be_none():
+    """The published test_models.py passes None for both where a file's name says nothing of a shift."""
+    model = make_tsn(is_shift=False, shift_div=None, shift_place=None)
+    assert not any(isinstance(module, TemporalShift) for module in model.modules())
+
+
 @pytest.mark.parametrize("shape", [(2, 13, 32, 32), (2, 9, 32, 32), (5, 3, 32, 32), (2, 3, 4, 32, 32), (12, 32, 32)])
 def test_an_input_that_does_not_fit_is_refused(shape):
     with pytest.raises(InputError, match=r"4 segments of 3 channels \(RGB\).*\(N, 12, H, W\)"):

@@ -31,7 +31,7 @@ from ops.common.files import atomic_path
 from ops.data.loader import make_loader
 from ops.data.sources import IO_KINDS, FrameFolder, VideoFile
 from ops.dataset import TSNDataSet, load_clip
-from ops.dataset_configs import DATASETS, DataOptions, resolve_dataset
+from ops.dataset_config import DATASETS, DataOptions, resolve_dataset
 from ops.evaluation.net import Net, Runtime, choose_views, load_net
 from ops.opts import ShowDefaults
 from pretrained.table import local_path
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dense_sample", action="store_true", help="10 dense clips instead of 1")
     parser.add_argument("--twice_sample", action="store_true", help="2 uniform clips instead of 1")
     data = parser.add_argument_group("data set")
-    data.add_argument("--dataset", metavar="NAME", help="name in ops/dataset_configs.py, or your own")
+    data.add_argument("--dataset", metavar="NAME", help="name in ops/dataset_config.py, or your own")
     data.add_argument("--list", metavar="FILE", help="its list (default: the data set's validation list)")
     data.add_argument("--root_dataset", help="folder of all data sets (default: $TSM_DATA_ROOT, else data/)")
     data.add_argument("--root_path", help="folder that list paths are relative to (default: the data set's own)")
