@@ -196,6 +196,7 @@ def test_own_videos_go_from_files_to_predictions(tmp_path, net, shift, online):
     assert calls[1][-2:] == ["--group", "^.{15}"]
     train, test = parse_train_args(calls[2][1:]), parse_test_args(calls[3][1:])
     assert (train.shift, train.online, train.epochs, train.num_class) == (shift, online, 3, 3)
+    assert (train.no_partialbn, train.no_fc_lr5, train.lr, train.batch_size) == (True, True, 0.005, 8)
     assert train.val_list == test.test_list == str(out / "labels" / "val_videofolder.txt")
     assert test.weights == str(out / "checkpoint" / net / "ckpt.pth.tar")
 
