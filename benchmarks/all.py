@@ -31,7 +31,7 @@ CUDA = (
     "step --clips 8 --amp --compile --rounds 9",
     "step --clips 64 --amp --rounds 9",
     "step --clips 8 --segments 16 --amp --rounds 9",
-    "loader",
+    "loader --workers 8",
     "evaluate --videos 8 --rounds 3",
     "streaming --threads 2",
 )

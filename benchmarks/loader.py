@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,10 +25,10 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.timing import interleave, median_ms, print_table, ratio
+from benchmarks.timing import check_device, interleave, median_ms, print_table, ratio
 from ops.common.cpu import keep_freed_memory
-from ops.common.errors import InputError, at_least, run_command
-from ops.data.loader import make_loader
+from ops.common.errors import InputError, at_least, counted, run_command
+from ops.data.loader import Batch, make_loader
 from ops.data.sampling import seeded_rng
 from ops.data.sources import FrameFolder, VideoFile
 from ops.dataset import TSNDataSet
@@ -167,8 +168,16 @@ def clips_table(folder: Path, *, rounds: int) -> None:
     )
 
 
-def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int) -> None:
-    """Time an epoch through one worker process, whole videos on disk."""
+def to_device(batch: Any, device: torch.device) -> None:
+    """Bring a batch to a CUDA device as training would: ours is copied without waiting, then normalised there."""
+    clips = batch.clips if isinstance(batch, Batch) else batch[0]
+    clips = clips.to(device, non_blocking=True)
+    if isinstance(batch, Batch):
+        ClipNormalize(MEAN, STD, channels_last=True)(clips)
+
+
+def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int, workers: int, device: str) -> None:
+    """Time an epoch through worker processes, whole videos on disk."""
     images = write_folder(root / "frames", num_frames)
     sizes = {"frames": sum(Path(path).stat().st_size for path in images)}
     for name, key_every in (("short.mp4", 12), ("long.mp4", 250)):
@@ -184,6 +193,8 @@ def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int) 
         for batch in loader:
             if getattr(batch, "failures", None):
                 raise InputError(batch.failures[0])
+            if device != "cpu":
+                to_device(batch, torch.device(device))
 
     sources = {
         "ours, frames, pillow": ("frames", {"image_backend": "pillow"}),
@@ -192,10 +203,10 @@ def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int) 
         "ours, --io video, a key frame every 250": ("long.mp4", {"io": "video"}),
     }
     textbook = TextbookDataSet(dataset("frames"))
-    loaders = {TEXTBOOK: DataLoader(textbook, batch_size=BATCH_SIZE, num_workers=1, persistent_workers=True)}
+    loaders = {TEXTBOOK: DataLoader(textbook, batch_size=BATCH_SIZE, num_workers=workers, persistent_workers=True)}
     for name, (video, options) in sources.items():
-        loaders[name] = make_loader(dataset(video, **options), batch_size=BATCH_SIZE, workers=1, shuffle=True)
-    times = interleave({name: partial(epoch, loader) for name, loader in loaders.items()}, rounds=rounds)
+        loaders[name] = make_loader(dataset(video, **options), batch_size=BATCH_SIZE, workers=workers, shuffle=True)
+    times = interleave({name: partial(epoch, loader) for name, loader in loaders.items()}, rounds=rounds, device=device)
     files = {TEXTBOOK: "frames"} | {name: video for name, (video, _) in sources.items()}
     rows = [
         [
@@ -207,11 +218,12 @@ def loaders_table(root: Path, *, num_frames: int, num_videos: int, rounds: int) 
         for name in times
     ]
     print_table(
-        f"Data loader, one worker: training clips of {SEGMENTS} out of {num_frames} frames of {WIDTH}x{HEIGHT}",
+        f"Data loader, {counted(workers, 'worker')}: clips of {SEGMENTS} of {num_frames} frames of {WIDTH}x{HEIGHT}",
         ("source", "videos/s", "against textbook", "MB a video"),
         rows,
         note=f"Medians of {rounds} interleaved epochs of {num_videos} videos, batches of {BATCH_SIZE}; JPEG quality "
         f"{JPEG_QUALITY}.",
+        device=device,
     )
 
 
@@ -264,14 +276,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     parser.add_argument("--rounds", type=at_least(1), default=60, help="timed clips of each pipeline")
     parser.add_argument("--videos", type=at_least(1), default=24, help="videos of an epoch")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="processes of the data loaders")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda: the data loaders' batches are copied there")
     parser.add_argument("--quick", action="store_true", help="a few short rounds, to see that it runs")
     args = parser.parse_args(argv)
+    check_device(args.device)
     torch.set_num_threads(1)
     rounds, num_videos, num_frames = (3, 4, 30) if args.quick else (args.rounds, args.videos, 10 * FPS)
     with tempfile.TemporaryDirectory(prefix="tsm_loader_") as folder:
         clips_table(Path(folder) / "frames", rounds=rounds)
         videos_table(Path(folder) / "files", rounds=min(rounds, 20), max_frames=30 if args.quick else 10_000)
-        loaders_table(Path(folder) / "videos", num_frames=num_frames, num_videos=num_videos, rounds=min(rounds, 15))
+        loaders_table(
+            Path(folder) / "videos",
+            num_frames=num_frames,
+            num_videos=num_videos,
+            rounds=min(rounds, 15),
+            workers=args.workers,
+            device=args.device,
+        )
 
 
 if __name__ == "__main__":
