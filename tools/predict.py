@@ -55,11 +55,12 @@ def make_windows(times: np.ndarray, window_s: float, stride_s: float) -> list[ra
     starts = [stride_s * number for number in range(int(last / stride_s + 1e-6) + 1)]
     if starts[-1] < last and starts[-1] + window_s < end:
         starts.append(last)
-    windows = {}
-    for start in starts:
-        first = min(_nearest(times, start), num_frames - 1)
-        windows[range(first, max(first + 1, _nearest(times, times[first] + window_s)))] = None
-    return list(windows)  # in order, each once
+    firsts = [min(_nearest(times, start), num_frames - 1) for start in starts]
+    stops = [max(first + 1, _nearest(times, times[first] + window_s)) for first in firsts[:-1]]
+    if stride_s <= window_s:  # leave no frame out at a pause either
+        stops = [max(stop, following) for stop, following in zip(stops, firsts[1:], strict=True)]
+    windows = (range(first, stop) for first, stop in zip(firsts, [*stops, num_frames], strict=True))
+    return list(dict.fromkeys(windows))  # each once, in order
 
 
 def _nearest(times: np.ndarray, time: float) -> int:

@@ -74,7 +74,7 @@ class RgbConverter:
             frame.colorspace,
             frame.color_range,
             scaled,
-            "bilinear" if self.height is None and coded == scaled else "bicubic",
+            "bilinear" if self.height is None and coded == scaled else "bicubic",  # between chroma samples, or pixels
             upright,
         )
         graph = _graph(threading.get_ident(), conversion)
@@ -97,7 +97,7 @@ def _graph(thread: int, conversion: _Conversion) -> av.filter.Graph:
     flags = f"{conversion.kernel}+accurate_rnd+full_chroma_int"
     # For these formats and even heights the same values as straight to rgb24, in half the time: every step has vector
     # instructions this way.
-    is_usual = conversion.pix_fmt in _USUAL_FORMATS and conversion.coded == conversion.scaled and height % 2 == 0
+    is_usual = conversion.pix_fmt in _USUAL_FORMATS and conversion.kernel == "bilinear" and height % 2 == 0
     detour = [graph.add("format", "gbrp"), graph.add("scale", "threads=1")] if is_usual else []
     graph.link_nodes(
         source,

@@ -113,6 +113,7 @@ def test_windows_of_variable_rate_have_the_frames_own_times(capsys, tmp_path, we
     spans = [(row["start"], row["end"]) for row in rows(capsys, video, "--weights", weights, "--window", 1)]
     assert spans[0] == (0, 0.2)  # the nearest frames to 0 and 1 s
     assert spans[-1][1] == pytest.approx(56 / 25)
+    assert all(start <= stop for (start, _), (_, stop) in zip(spans[1:], spans, strict=False))  # no frame is left out
     assert {time for span in spans for time in span} <= {time / 25 for time in [*times, 56]}
 
 
