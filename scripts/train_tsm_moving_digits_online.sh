@@ -2,7 +2,8 @@
 # The small streaming network of online_demo/: online TSM on MobileNetV2, from random weights, on the moving digits and a
 # ninth class of what is none of them (both made here). Trains it, evaluates it as a clip and frame by frame, measures from
 # which certainty on its answers can be relied on, and stores it for the demo, in half precision.
-# Expected: EXPECTED
+# Expected: 98.83 % top-1 as a clip, and streamed by the mean of the scores so far; threshold 0.6. No GPU needed: 10 minutes
+# on one thread of a 2025 server CPU.
 #   bash scripts/train_tsm_moving_digits_online.sh [FOLDER [OPTION OF main.py ...]]   # default: quickstart/
 # A second run continues where the first was stopped. PYTHON3 picks the Python that .venv is made with.
 set -euo pipefail
