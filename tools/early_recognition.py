@@ -164,8 +164,8 @@ def report(figures: dict) -> str:
     lines.append(f"Streamed, asked at the last frame: Prec@1 {figures['mean_so_far'][-1]:.2f}%")
     lines.append(f"As a clip: Prec@1 {figures['clip']:.2f}%")
     lines.append(
-        f"Of the second half's answers with a probability of {figures['threshold']:g} or more, {100 * RIGHT_SHARE:g} % are "
-        "right (for the demo: online_demo.compile --threshold)"
+        f"Of the second half's answers with a probability of {figures['threshold']:g} or more, {100 * RIGHT_SHARE:g} % "
+        "are right (for the demo: online_demo.compile --threshold)"
     )
     return "\n".join(lines)
 

@@ -145,7 +145,7 @@ def test_both_ways_to_start_it(pictures, video):
 
 @pytest.mark.parametrize("fps", [12.5, 25, 60])
 def test_default_network_knows_the_sample_at_any_frame_rate(fps):
-    """In the last third of each digit at least 95 % of the answers are right, the clip's frames repeated or left out."""
+    """In the last third of each digit 95 % of the answers are right, the clip's frames repeated or left out."""
     pytest.importorskip("onnxruntime")
     model = load_model(threads=1)
     smoothing = SmoothingOptions(threshold=model.info.threshold)

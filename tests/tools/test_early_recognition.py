@@ -56,10 +56,10 @@ def test_accuracy_by_the_mean_so_far_and_by_the_last_frame() -> None:
 
 def test_threshold_lets_99_percent_right_answers_through() -> None:
     sure, less = [0.0, 3.0], [0.0, 1.0]  # probabilities 0.953 and 0.731 of class 1
-    right = streamed(1, [less[::-1]] * 99 + [sure] * 100, num_frames=199, stride=1)  # wrong in the first half
+    right = streamed(1, [less[::-1]] + [sure] * 199, num_frames=200, stride=1)  # wrong at first: that does not count
     wrong = streamed(0, [less] * 2, num_frames=2, stride=1)
     assert sure_threshold([right, wrong]) == 0.74
-    assert sure_threshold([right, streamed(0, [less], num_frames=1, stride=1)]) == 0  # 100 of 101
+    assert sure_threshold([right, streamed(0, [less], num_frames=1, stride=1)]) == 0  # 101 of 102
     assert sure_threshold([streamed(0, [sure], num_frames=1, stride=1)]) == 1
 
 
