@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--segments", type=at_least(1), help="frames a clip (default: as trained)")
     parser.add_argument("--input_size", type=at_least(1), help="side of a frame in pixels (default: as trained)")
     parser.add_argument("--labels", metavar="FILE", help="class names, a line each (default: the checkpoint's)")
-    parser.add_argument("--frame_rate", type=float, metavar="HZ", help="frames a second of a clip, for the metadata")
+    parser.add_argument(
+        "--frame_rate", type=float, metavar="HZ", help="frames a second of a clip (default: as trained)"
+    )
     return parser
 
 

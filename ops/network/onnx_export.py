@@ -165,7 +165,7 @@ def network_metadata(
         options: what the network is, where known.
         layout: the dimensions of the first input, such as "NTCHW".
         class_names: in label order, by default those of the options.
-        frame_rate: frames a second that the network was trained to see.
+        frame_rate: frames a second that the network was trained to see, by default the options'.
     """
     values = {
         "input_layout": layout,
@@ -178,6 +178,7 @@ def network_metadata(
     }
     if options is not None:
         values["class_names"] = values["class_names"] or options.class_names
+        values["frame_rate"] = values["frame_rate"] or options.frame_rate
         values["sampling"] = "dense" if options.dense_sample else "uniform"
         values |= {
             name: getattr(options, name) for name in ("arch", "dataset", "modality", "num_segments", "new_length")

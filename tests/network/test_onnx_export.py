@@ -142,7 +142,10 @@ def test_a_network_that_depends_on_its_input_is_refused_in_one_line(tmp_path):
 
 
 def test_command_writes_clip_and_stream_with_metadata(tmp_path, capsys):
-    checkpoint, path = save_random(tmp_path / "net.pth.tar", arch="resnet18", num_class=2), tmp_path / "net.onnx"
+    checkpoint, path = (
+        save_random(tmp_path / "net.pth.tar", arch="resnet18", num_class=2, frame_rate=6.25),
+        tmp_path / "net.onnx",
+    )
     labels = tmp_path / "labels.txt"
     labels.write_text("auf\nab\n")
     main(
@@ -153,6 +156,7 @@ def test_command_writes_clip_and_stream_with_metadata(tmp_path, capsys):
     assert [item.shape for item in session(path).get_inputs()] == [[1, 4, 3, 32, 32]]
     assert (metadata["input_layout"], metadata["sampling"], metadata["arch"]) == ("NTCHW", "uniform", "resnet18")
     wanted = {"class_names": ["auf", "ab"], "num_segments": 4, "input_size": 32, "scale_size": 36}
+    wanted["frame_rate"] = 6.25  # the checkpoint's
     assert {name: json.loads(metadata[name]) for name in wanted} == wanted
     assert json.loads(metadata["normalization"])["std"] == [0.229, 0.224, 0.225]
 
