@@ -51,10 +51,12 @@ class RgbConverter:
     def __init__(self, height: int | None = None) -> None:
         self.height = height
         self._size: tuple[int, int] | None = None  # (width, height) of all frames, upright
+        self._upright: Filters = ()
 
     def fit(self, first: av.VideoFrame) -> None:
-        """Give all frames the size of this one, the video's first."""
-        width, height = _turned((first.width, first.height), _upright_filters(first))
+        """Give all frames the size and the orientation of this one, the video's first."""
+        self._upright = _upright_filters(first)
+        width, height = _turned((first.width, first.height), self._upright)
         if self.height is not None:
             width, height = max(1, round(width * self.height / height)), self.height
         self._size = width, height
@@ -66,8 +68,7 @@ class RgbConverter:
         frame.color_trc = frame.color_primaries = _UNSPECIFIED
         if frame.colorspace not in _MATRICES:
             frame.colorspace = _FALLBACKS.get(frame.colorspace, _UNSPECIFIED)
-        upright = _upright_filters(frame)
-        coded, scaled = (frame.width, frame.height), _turned(self._size, upright)
+        coded, scaled = (frame.width, frame.height), _turned(self._size, self._upright)
         conversion = _Conversion(
             coded,
             frame.format.name,
@@ -75,7 +76,7 @@ class RgbConverter:
             frame.color_range,
             scaled,
             "bilinear" if self.height is None and coded == scaled else "bicubic",  # between chroma samples, or pixels
-            upright,
+            self._upright,
         )
         graph = _graph(threading.get_ident(), conversion)
         try:
@@ -118,6 +119,8 @@ def _turned(size: tuple[int, int], upright: Filters) -> tuple[int, int]:
 
 def _upright_filters(frame: av.VideoFrame) -> Filters:
     """The filters by which ffmpeg shows a frame upright: its display matrix as `-autorotate` reads it.
+
+    Once a video: a frame whose side data was read stays in memory until Python's collector of cycles runs.
 
     The matrix has 3 x 3 numbers; [0], [1], [3] and [4] turn and mirror, as 16.16 fixed point.
     """

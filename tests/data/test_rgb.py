@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from pathlib import Path
 
@@ -122,3 +123,15 @@ def test_the_faster_way_gives_the_values_of_the_straight_one(
             rgb._graph.cache_clear()
             assert np.array_equal(found, RgbConverter()(frame))
         rgb._graph.cache_clear()
+
+
+def test_frames_leave_memory_as_they_are_read(tmp_path):
+    path = write_video(tmp_path / "v.mp4", 20)
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(list(decoded_frames(path))) == 20
+        kept = sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept <= 2  # the first, whose orientation was read, and the last
