@@ -95,3 +95,10 @@ def test_what_cannot_be_extracted_leaves_no_file(tmp_path, weights, video, liste
     with pytest.raises(InputError, match=r"broken\.txt:2: .*absent"):
         extract(tmp_path, weights, "--dataset", "any", "--list", broken, "--root_path", listed.parent, "-j", 0)
     assert [path.name for path in tmp_path.iterdir()] == ["broken.txt"]
+
+
+def test_times_of_listed_video_files_are_their_own(tmp_path, weights, video):
+    listed = make_list(tmp_path / "videos.txt", [("a", 30, 1)])
+    where = ["--dataset", "any", "--list", listed, "--root_path", video.parent, "--io", "video", "-j", 0]
+    assert extract(tmp_path, weights, *where)["times"].tolist() == [[0, 3]]  # 10 frames a second
+    assert extract(tmp_path, weights, *where, "--fps", 5)["times"].tolist() == [[0, 6]]

@@ -15,6 +15,7 @@ from tests.data.test_ffmpeg import write
 from tests.helpers import make_frame_folder, make_frames, make_list, make_video, run_cli
 from tests.test_test_models import write_checkpoint
 from tools import predict
+from tools.shared.clips import make_windows
 
 NAMES = ['it\'s "up"', "$(down)", "left; right"]
 NUM_FRAMES = 30
@@ -128,7 +129,12 @@ def test_windows_of_variable_rate_have_the_frames_own_times(capsys, tmp_path, we
     ],
 )
 def test_make_windows(num_frames, window, stride, expected):
-    assert [(w.start, w.stop) for w in predict.make_windows(np.arange(num_frames + 1.0), window, stride)] == expected
+    assert [(w.start, w.stop) for w in make_windows(np.arange(num_frames + 1.0), window, stride)] == expected
+
+
+def test_the_last_window_ends_with_a_video_of_variable_rate():
+    times = np.array([0.0, 1, 2, 3, 7, 8])  # the nearest frame to second 4, a window before the end, begins at 3
+    assert make_windows(times, 4, 4)[-1] == range(3, 5)
 
 
 def test_time_stamp():
@@ -179,9 +185,7 @@ def test_several_videos_of_which_one_cannot_be_read(capsys, tmp_path, weights, v
     assert predict.main([str(video), str(frames_of_video), *options]) == 0
 
 
-@pytest.mark.parametrize(
-    "options", [["--window", "0"], ["--stride", "1"], ["--topk", "0"], ["--window", "inf"], ["--window", "nan"]]
-)
+@pytest.mark.parametrize("options", [["--window", "0"], ["--stride", "1"], ["--window", "inf"], ["--window", "nan"]])
 def test_impossible_options(capsys, weights, video, options):
     with pytest.raises(InputError, match=r"must be more than 0|--stride goes with"):
         rows(capsys, video, "--weights", weights, *options)
