@@ -1,6 +1,6 @@
 # Sourced by test.sh: installs what the live demo's tests need of the system, namely a display (Xvfb), keys to press on it
-# (xdotool), a window manager (openbox), which bring the libraries of OpenCV's windows along, and a browser (Chromium).
-# Where they cannot be installed, a line says so, and those tests are skipped.
+# (xdotool), a window manager (openbox), which bring the libraries of OpenCV's windows along, a browser (Chromium), and,
+# where npm is there, axe-core in its cache. Where they cannot be installed, a line says so, and those tests are skipped.
 
 # Prints the packages whose programs are missing.
 missing_packages() {
@@ -36,4 +36,10 @@ install_system_packages() {
         [ "${#packages[@]}" -gt 0 ] || return 0
     fi
     echo "note: the demo's tests that need ${packages[*]} are skipped (apt-get install ${packages[*]})"
+}
+
+# Fetches axe-core, which checks the demo's page for accessibility.
+cache_axe() {
+    command -v npm >/dev/null && timeout 60 npm cache add axe-core@4 >/dev/null 2>&1 && return
+    echo "note: the test of the page's accessibility, which needs npm and axe-core, is skipped"
 }
