@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from online_demo.onnx_file import check_torch
-from ops.common.errors import InputError, at_least, run_command
+from ops.common.errors import InputError, at_least, positive, run_command
 
 if importlib.util.find_spec("torch") is None:
     run_command(check_torch)  # a line, in place of the traceback of the next imports
@@ -105,7 +105,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     onnx = parser.add_argument_group("an .onnx file")
     onnx.add_argument("--half", action="store_true", help="store weights in half precision: half the size")
-    onnx.add_argument("--rate", type=float, metavar="HZ", help="frames a second for the network (default: as recorded)")
+    onnx.add_argument("--rate", type=positive, metavar="HZ", help="frames a second for the network (default: its own)")
     onnx.add_argument("--threshold", type=float, metavar="P", help="certainty below which an answer is unsure "
                       f"(default: {THRESHOLD:g}; tools/early_recognition.py measures it)")  # fmt: skip
     tuning = parser.add_argument_group("tuning (for the machine that it runs on)")

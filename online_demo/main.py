@@ -29,7 +29,7 @@ from online_demo.show.outputs import JsonLines, Output, check_video_path, open_v
 from online_demo.show.window import Window, check_display
 from online_demo.smoothing import SCORE_WINDOW_S, SmoothingOptions
 from online_demo.web.messages import About
-from ops.common.errors import InputError, at_least, run_command
+from ops.common.errors import InputError, at_least, positive, run_command
 from ops.common.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     group = parser.add_argument_group("source")
     group.add_argument("--source", help=f"{CHOICES}, {BROWSER} (with --serve: only the browsers' cameras); default: "
                        "the first camera, else sample")  # fmt: skip
-    group.add_argument("--rate", type=_positive, metavar="HZ", help="frames a second for the network (default: as many "
+    group.add_argument("--rate", type=positive, metavar="HZ", help="frames a second for the network (default: as many "
                        "as it was trained on)")  # fmt: skip
     group.add_argument("--every", type=at_least(1), metavar="N", help="use every N-th frame, in place of --rate")
     group.add_argument("--size", type=_size, default=CameraOptions.size, metavar="WxH",
@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                        help="show a mirror image (default: only of cameras)")  # fmt: skip
     group.add_argument("--retry", type=_not_negative, default=RETRY_S, metavar="SECONDS",
                        help="try so long to open again what dropped (default: %(default)g)")  # fmt: skip
-    group.add_argument("--timeout", type=_positive, default=TIMEOUT_S, metavar="SECONDS",
+    group.add_argument("--timeout", type=positive, default=TIMEOUT_S, metavar="SECONDS",
                        help="give up on a source that is silent for so long (default: %(default)g)")  # fmt: skip
     group.add_argument("--max-frames", type=at_least(1), metavar="N", help="stop after N frames (default: never)")
 
@@ -94,13 +94,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                        "browsers want before they give a camera to another machine")  # fmt: skip
     group.add_argument("--key", type=Path, metavar="FILE", help="its private key, if in a file of its own")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
-    return value
 
 
 def _not_negative(text: str) -> float:

@@ -101,9 +101,7 @@ def load_model(
         session = open_session(onnx_path, threads)
         info = describe_session(session, onnx_path)
     if labels is not None:
-        names = read_class_names(labels)
-        if len(names) != len(info.class_names):
-            raise InputError(f"{labels} has {len(names)} names, {path} {len(info.class_names)} classes")
+        names = read_class_names(labels, len(info.class_names))
         info = dataclasses.replace(info, class_names=tuple(names))
     return DemoModel(path, digest, info, session)
 

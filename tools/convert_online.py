@@ -91,11 +91,7 @@ def our_options(
         spec = DATASETS.get(dataset)
         changes |= {"dataset": dataset, "class_names": None, "image_tmpl": spec.image_tmpl if spec else None}
     if labels is not None:
-        changes["class_names"] = read_class_names(labels)
-        if len(changes["class_names"]) != checkpoint.num_class:
-            raise InputError(
-                f"{labels} has {len(changes['class_names'])} names, {checkpoint.path} {checkpoint.num_class} classes"
-            )
+        changes["class_names"] = read_class_names(labels, checkpoint.num_class)
     if input_size is not None:
         changes["input_size"] = input_size
     return dataclasses.replace(options, **changes)

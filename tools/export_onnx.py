@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.checkpoint.file import load_checkpoint
-from ops.common.errors import InputError, at_least, counted, run_command
-from ops.dataset_config import read_class_names
+from ops.common.class_names import read_class_names
+from ops.common.errors import InputError, at_least, counted, positive, run_command
 from ops.evaluation.net import load_model
 from ops.network.onnx_export import DEFAULT_OPSET, OPSETS, export_clip, export_stream
 from ops.network.runtime import fold_batchnorm
@@ -39,19 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input_size", type=at_least(1), help="side of a frame in pixels (default: as trained)")
     parser.add_argument("--labels", metavar="FILE", help="class names, a line each (default: the checkpoint's)")
     parser.add_argument(
-        "--frame_rate", type=float, metavar="HZ", help="frames a second of a clip (default: as trained)"
+        "--frame_rate", type=positive, metavar="HZ", help="frames a second of a clip (default: as trained)"
     )
     return parser
-
-
-def _class_names(labels: str | None, num_class: int) -> list[str] | None:
-    """Names from a file; None without one."""
-    names = None if labels is None else read_class_names(labels)
-    if names is not None and len(names) != num_class:
-        raise InputError(
-            f"{labels} has {counted(len(names), 'name')}, the net {counted(num_class, 'class', 'classes')}"
-        )
-    return names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,13 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = {"frame_rate": args.frame_rate, "opset": args.opset, "dynamic": args.dynamic}
     if args.stream:
         stream = StreamingTSM.from_checkpoint(path, fold_bn=True, input_size=args.input_size)
-        worst = export_stream(stream, args.output, class_names=_class_names(args.labels, stream.num_class), **options)
+        options["class_names"] = args.labels and read_class_names(args.labels, stream.num_class)
+        worst = export_stream(stream, args.output, **options)
         what = f"a frame and {counted(stream.num_buffers, 'buffer')}"
     else:
         model, known = load_model(load_checkpoint(path), num_segments=args.segments, input_size=args.input_size)
         fold_batchnorm(model.eval().requires_grad_(False))
-        names = _class_names(args.labels, model.num_class)
-        worst = export_clip(model, known, args.output, class_names=names, **options)
+        options["class_names"] = args.labels and read_class_names(args.labels, model.num_class)
+        worst = export_clip(model, known, args.output, **options)
         what = f"a clip of {counted(model.num_segments, 'segment')}"
     batch = "any batch size" if args.dynamic else "batch size 1"
     print(f"wrote {args.output} ({Path(args.output).stat().st_size / 1e6:.1f} MB): {what}, {batch}, opset {args.opset}")

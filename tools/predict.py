@@ -40,13 +40,7 @@ from tools.shared.clips import (
 def find_class_names(labels: str | None, net: Net) -> list[str]:
     """Names from a file, else the checkpoint's, else the data set's, else numbers."""
     if labels is not None:
-        names = read_class_names(labels)
-        if len(names) != net.num_class:
-            raise InputError(
-                f"{labels} has {counted(len(names), 'name')}, the net {counted(net.num_class, 'class', 'classes')}: "
-                "give a line for each class"
-            )
-        return names
+        return read_class_names(labels, net.num_class)
     names = net.options.class_names
     if names is None and net.options.dataset in DATASETS:
         names = resolve_dataset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ops.common.errors import InputError, is_one_line
+from ops.common.errors import InputError, counted, is_one_line
 
 # In label order; the published checkpoints hold no names.
 JESTER_CLASSES = (
@@ -38,11 +38,11 @@ JESTER_CLASSES = (
 )
 
 
-def read_class_names(path: str | Path) -> list[str]:
+def read_class_names(path: str | Path, num_class: int | None = None) -> list[str]:
     """Class names in label order: a name a line, or lines `1 ApplyEyeMakeup` in a file called classInd.txt.
 
     Raises InputError with path and line, also for a name that is there twice or holds control characters: a damaged
-    file would give results another class's name.
+    file would give results another class's name; and unless there are `num_class` of them, where that is given.
     """
     path = Path(path)
     try:
@@ -64,4 +64,9 @@ def read_class_names(path: str | Path) -> list[str]:
         if name in names:
             raise InputError(f"{path}:{number}: the class {name!r} is there twice")
         names[name] = None
+    if num_class not in (None, len(names)):
+        raise InputError(
+            f"{path} has {counted(len(names), 'name')}, the network {counted(num_class, 'class', 'classes')}: "
+            "give a line for each class"
+        )
     return list(names)

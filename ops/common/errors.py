@@ -29,6 +29,14 @@ def at_least(low: int) -> Callable[[str], int]:
     return parse
 
 
+def positive(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+    return value
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit the process with its status.
 

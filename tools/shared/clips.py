@@ -10,7 +10,7 @@ import numpy as np
 
 from ops.checkpoint.file import load_checkpoint
 from ops.common.distributed import init_from_env
-from ops.common.errors import InputError, at_least
+from ops.common.errors import InputError, at_least, positive
 from ops.data.sampling import stack_indices, test_indices
 from ops.data.sources import DEFAULT_FPS, DEFAULT_TMPL, Frame, FrameFolder, VideoFile
 from ops.dataset_config import DATASETS
@@ -109,11 +109,11 @@ def read_windows(source: VideoFile | FrameFolder, wanted: Sequence[np.ndarray]) 
 def add_clip_options(parser: argparse.ArgumentParser) -> None:
     """The options of a network, its views, and windows; `load_net_for` and `make_windows` take them."""
     parser.add_argument("--num_segments", type=at_least(1), help="frames a clip (default: as trained)")
-    parser.add_argument("--window", type=float, metavar="SECONDS", help="cut videos into windows, each its own clip")
+    parser.add_argument("--window", type=positive, metavar="SECONDS", help="cut videos into windows, each its own clip")
     parser.add_argument(
-        "--stride", type=float, metavar="SECONDS", help="from one window to the next (default: half a window)"
+        "--stride", type=positive, metavar="SECONDS", help="from one window to the next (default: half a window)"
     )
-    parser.add_argument("--fps", type=float, help="frames a second (default: the video file's own; 25 for a folder)")
+    parser.add_argument("--fps", type=positive, help="frames a second (default: the video file's own; 25 for a folder)")
     parser.add_argument("--image_tmpl", help="name of a frame (default: the checkpoint's, else the data set's)")
     parser.add_argument("--test_crops", type=int, choices=(1, 3, 5, 10), help="crops of each frame (default: 1)")
     parser.add_argument("--full_res", action="store_true", help="crops as high as the frame, 256 pixels instead of 224")
@@ -130,10 +130,6 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
 
 def load_net_for(args: argparse.Namespace, weights: str) -> Net:
     """The network of a checkpoint, or a published name, with the views that the options ask for."""
-    for name in ("window", "stride", "fps"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"--{name} must be more than 0, got {value:g}")
     if args.stride is not None and args.window is None:
         raise InputError("--stride goes with --window SECONDS")
     return load_net(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ops.common.errors import InputError, at_least
+from ops.common.errors import InputError, at_least, positive
 from ops.data.rgb import decoded_frames
 from ops.opts import ShowDefaults
 from tools.shared.files import existing_folder, find_videos
@@ -107,7 +107,7 @@ def extract_video(job: tuple[Path, Path], options: Extraction) -> int:
 def add_run_options(parser: argparse.ArgumentParser, *, timeout_s: int) -> None:
     """The options of every tool that decodes whole videos: limits, --overwrite, --jobs."""
     parser.add_argument("--max_frames", type=at_least(1), default=100_000, help="refuse longer videos")
-    parser.add_argument("--timeout", type=float, default=timeout_s, metavar="SECONDS", help="limit for one video")
+    parser.add_argument("--timeout", type=positive, default=timeout_s, metavar="SECONDS", help="limit for one video")
     parser.add_argument("--overwrite", action="store_true", help="redo finished videos")
     add_jobs_option(parser)
 
