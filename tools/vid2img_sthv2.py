@@ -1,4 +1,4 @@
-"""The webm files of something-something v2 -> folders of JPEG frames at height 256.
+"""The videos of something-something v2 (webm files) -> folders of JPEG frames at height 256.
 
     python tools/vid2img_sthv2.py 20bn-something-something-v2 data/something/v2/20bn-something-something-v2-frames
 
@@ -21,8 +21,8 @@ from tools.shared.extraction import vid2img
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Extract all webm files; returns 1 if any failed."""
-    return vid2img(argv, doc=__doc__, suffixes={".webm"}, height=256, image_tmpl="{:06d}.jpg", flat=True)
+    """Extract all videos; returns 1 if any failed."""
+    return vid2img(argv, doc=__doc__, height=256, image_tmpl="{:06d}.jpg", flat=True)
 
 
 if __name__ == "__main__":

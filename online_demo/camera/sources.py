@@ -16,12 +16,12 @@ from online_demo.pace import Pace
 from ops.common.errors import InputError
 from ops.common.opencv import import_cv2
 from ops.data.ffmpeg import open_video
+from ops.data.lists import IMAGE_EXTENSIONS
 from ops.data.pillow_images import read_image
 from ops.data.rgb import decoded_frames
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample.mp4"  # tools/make_demo_sample.py
 _FOLDER_FPS = 12.0  # Jester's
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
@@ -66,12 +66,12 @@ class FolderSource:
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
         try:
-            files = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
+            files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS]
         except OSError as error:
             raise InputError(f"{folder}: cannot list the frames ({error.strerror})") from None
         self._files = sorted((path for path in files if not path.name.startswith(".")), key=_natural_key)
         if not self._files:
-            raise InputError(f"{folder}: holds no frames ({', '.join(_IMAGE_SUFFIXES)})")
+            raise InputError(f"{folder}: holds no frames ({', '.join(IMAGE_EXTENSIONS)})")
 
     def frames(self) -> Iterator[np.ndarray]:
         for path in self._files:

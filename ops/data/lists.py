@@ -15,6 +15,7 @@ VIDEO_EXTENSIONS = (
     *(".ogm", ".rm", ".rmvb", ".mxf", ".nut", ".ivf", ".obu", ".wtv", ".y4m", ".divx", ".mod", ".tod", ".trp"),
     *(".h264", ".264", ".hevc", ".h265", ".265", ".vc1"),
 )
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # of frames
 MAX_LISTED_FRAMES = 10_000_000  # 4.6 days at 25 frames/s: more is a damaged list
 
 

@@ -6,7 +6,7 @@ import argparse
 import functools
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,10 +118,9 @@ def vid2img(
     doc: str,
     height: int,
     image_tmpl: str,
-    suffixes: Collection[str] | None = None,
     flat: bool = False,
 ) -> int:
-    """The command of a vid2img tool: extract every video below a folder (or those with these endings alone).
+    """The command of a vid2img tool: extract every video below a folder.
 
     A video's frames get a folder of the same path below OUT_ROOT, or, where `flat`, of its name. Returns 1 if any
     failed.
@@ -139,10 +138,9 @@ def vid2img(
     add_run_options(parser, timeout_s=3600)
     args = parser.parse_args(argv)
     root, out = existing_folder(args.video_root, "videos"), Path(args.out_root)
-    videos = find_videos(root, suffixes)
+    videos = find_videos(root)
     if not videos:
-        endings = f" ({' '.join(sorted(suffixes))})" if suffixes else ""
-        raise InputError(f"{root}: no videos{endings} in it or its folders")
+        raise InputError(f"{root}: no videos in it or its folders")
     jobs = [(root / video, out / (video.stem if flat else video.with_suffix(""))) for video in videos]
     options = Extraction(
         image_tmpl, args.height, args.quality, args.max_frames, keep_damaged=args.keep_damaged, overwrite=args.overwrite

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ops.common.errors import InputError, counted
 from ops.data.ffmpeg import open_video
-from ops.data.lists import VIDEO_EXTENSIONS
+from ops.data.lists import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from tools.shared.report import print_first
 
 VIDEO_SUFFIXES = frozenset(VIDEO_EXTENSIONS)
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # frame folders hold too many to try each
 
 
 def read_text(path: str | Path) -> str:
@@ -76,7 +75,7 @@ def _is_loop(folder: str) -> bool:
 def is_video(path: Path) -> bool:
     """Whether a file has the ending of a video, or another (but no picture's) and opens as one."""
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES or suffix in _IMAGE_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES or suffix in IMAGE_EXTENSIONS:  # a frame folder holds too many pictures to try each
         return suffix in VIDEO_SUFFIXES
     try:
         with open_video(str(path)):
@@ -85,19 +84,18 @@ def is_video(path: Path) -> bool:
         return False
 
 
-def videos_and_others(root: Path, suffixes: Collection[str] | None = None) -> tuple[list[Path], list[Path]]:
-    """All video files below `root` (with these endings alone), and all others, sorted, as paths relative to it."""
+def videos_and_others(root: Path) -> tuple[list[Path], list[Path]]:
+    """All video files below `root`, and all others, sorted, as paths relative to it."""
     videos, others = [], []
     for folder, files in walk(root):
         for path in (Path(folder, name) for name in files):
-            taken = is_video(path) if suffixes is None else path.suffix.lower() in suffixes
-            (videos if taken else others).append(path.relative_to(root))
+            (videos if is_video(path) else others).append(path.relative_to(root))
     return sorted(videos, key=Path.as_posix), sorted(others, key=Path.as_posix)
 
 
-def find_videos(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+def find_videos(root: Path) -> list[Path]:
     """The videos of `videos_and_others`; the other files are counted and named on stderr."""
-    videos, others = videos_and_others(root, suffixes)
+    videos, others = videos_and_others(root)
     if others:
         print(f"no video, left out: {counted(len(others), 'file')}", file=sys.stderr)
         print_first([f"  {path.as_posix()}" for path in others])
