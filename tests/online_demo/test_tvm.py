@@ -1,13 +1,14 @@
 """TVM's compiler: targets, the command, and the check on a board."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from online_demo import compile as compile_command
+from online_demo.backends import tvm_runtime
 from online_demo.backends.choose import make_backend
 from online_demo.backends.tvm_build import cached_library, make_target
-from online_demo.backends.tvm_runtime import has_cuda_kernels
 from online_demo.backends.tvm_targets import TARGETS, find_target
 from online_demo.model import FOLDER, load_model
 from ops.common.errors import InputError
@@ -53,8 +54,8 @@ def test_cuda_kernels_are_found_however_deep():
     def module(kind, *imports):
         return SimpleNamespace(kind=kind, imports=list(imports))
 
-    assert has_cuda_kernels(module("relax.VMExecutable", module("llvm"), module("library", module("cuda"))))
-    assert not has_cuda_kernels(module("relax.VMExecutable", module("llvm", module("const_loader"))))
+    assert tvm_runtime.has_cuda_kernels(module("relax.VMExecutable", module("llvm"), module("library", module("cuda"))))
+    assert not tvm_runtime.has_cuda_kernels(module("relax.VMExecutable", module("llvm", module("const_loader"))))
 
 
 def test_library_that_cannot_be_loaded(model, tmp_path):
@@ -65,21 +66,21 @@ def test_library_that_cannot_be_loaded(model, tmp_path):
             make_backend("tvm", model, library=tmp_path / name)
 
 
-def test_check_on_a_board_needs_no_other_file(model, tmp_path):
+def test_check_on_a_board_needs_no_other_file(model, tmp_path, monkeypatch, capsys):
     """tvm_runtime.py alone, in a folder of its own, as it is copied to a board."""
     pytest.importorskip("tvm")
-    library, script = tmp_path / "net.so", tmp_path / "tvm_runtime.py"
+    library = tmp_path / "net.so"
     library.write_bytes(cached_library(model).read_bytes())
     compile_command.make_check(model, tmp_path / "net.npz")
-    script.write_text((FOLDER / "backends" / "tvm_runtime.py").read_text())
+    (tmp_path / "tvm_runtime.py").write_text((FOLDER / "backends" / "tvm_runtime.py").read_text())
     block = "import sys; sys.modules.update(dict.fromkeys(['ops', 'online_demo', 'cv2'])); sys.argv[1:] = ['net.so']; "
     done = run_cli(["-c", f"{block}sys.path.insert(0, '.'); import tvm_runtime; sys.exit(tvm_runtime.main())"],
                    cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("equal: 10 frames")
-    other = load_model(save_random(tmp_path / "other.pth.tar", dropout=0.1, num_class=5))
+    other = load_model(save_random(tmp_path / "other.pth.tar", dropout=0.1, num_class=5), with_torch=True)
     other.stream.net.get_submodule("new_fc").bias.data += 1.0
     compile_command.make_check(other, tmp_path / "net.npz")
-    done = run_cli([script, library], cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stdout.startswith("DIFFERENT")
+    monkeypatch.setattr(sys, "argv", ["tvm_runtime.py", str(library)])
+    assert tvm_runtime.main() == 1
+    assert capsys.readouterr().out.startswith("DIFFERENT")
