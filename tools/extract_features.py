@@ -5,7 +5,8 @@
     python tools/extract_features.py CHECKPOINT features.npz a.mp4 folder_of_frames --window 2
 
 The file holds, a row for each clip (or segment, or window): `features` (R, D), pooled over height and width;
-`names` (R,), paths of the videos; `labels` (R,), -1 where unknown; `times` (R, 2), first and last second.
+`names` (R,), paths of the videos; `labels` (R,), -1 where unknown; `times` (R, 2), first and last second (of a
+list's frame folders by the data set's rate, or --fps).
 A clip's features are the mean over its segments and views, which are those of evaluation (--test_crops and the like).
 """
 
@@ -73,16 +74,20 @@ def clip_rows(net: Net, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     return clip.features.mean(dim=(0, 1))[None].numpy(), clip.times[[[clip.window.start, clip.window.stop]]]
 
 
-def clips_of_list(net: Net, dataset: TSNDataSet, args: argparse.Namespace) -> Iterator[Clip]:
+def clips_of_list(net: Net, args: argparse.Namespace) -> Iterator[Clip]:
     """Every video of a list, in its order; InputError for one that cannot be read."""
-    for batch in make_loader(dataset, batch_size=args.batch_size, workers=args.workers, shuffle=False):
-        if batch.failures:
-            raise InputError(batch.failures[0])
-        for index, features in zip(batch.indices.tolist(), net.features(batch.clips), strict=True):
-            record = dataset.video_list[index]
-            frames = dataset.sample_frames(record.num_frames, np.random.RandomState(0))  # test clips draw nothing
-            times = frame_times(dataset.open(record), args.fps, record.num_frames)
-            yield Clip(record.path, record.label, times, range(len(times) - 1), frames, features)
+    dataset, fps = open_list(net, args)
+    loader = make_loader(dataset, batch_size=args.batch_size, workers=args.workers, shuffle=False)
+    with tqdm(total=len(dataset), desc="videos", disable=not sys.stderr.isatty()) as bar:
+        for batch in loader:
+            if batch.failures:
+                raise InputError(batch.failures[0])
+            for index, features in zip(batch.indices.tolist(), net.features(batch.clips), strict=True):
+                record = dataset.video_list[index]
+                frames = dataset.sample_frames(record.num_frames, np.random.RandomState(0))  # test clips draw nothing
+                times = frame_times(dataset.open(record), fps, record.num_frames)
+                yield Clip(record.path, record.label, times, range(len(times) - 1), frames, features)
+                bar.update()
 
 
 def clips_of_video(net: Net, path: str, args: argparse.Namespace) -> Iterator[Clip]:
@@ -98,17 +103,14 @@ def clips_of_video(net: Net, path: str, args: argparse.Namespace) -> Iterator[Cl
 
 def all_clips(net: Net, args: argparse.Namespace) -> Iterator[Clip]:
     """What the options ask for, video after video."""
-    if args.dataset is None:
-        for path in args.videos:
-            yield from clips_of_video(net, path, args)
-        return
-    dataset = open_list(net, args)
-    clips = clips_of_list(net, dataset, args)
-    yield from tqdm(clips, total=len(dataset), desc="videos", disable=not sys.stderr.isatty())
+    if args.dataset is not None:
+        yield from clips_of_list(net, args)
+    for path in args.videos:
+        yield from clips_of_video(net, path, args)
 
 
-def open_list(net: Net, args: argparse.Namespace) -> TSNDataSet:
-    """The data set that the options name."""
+def open_list(net: Net, args: argparse.Namespace) -> tuple[TSNDataSet, float | None]:
+    """The data set that the options name, and its frames a second where the files do not say them."""
     known = net.options.image_tmpl if net.options.dataset == args.dataset else None
     num_class = args.num_class or (None if args.dataset in DATASETS else net.num_class)
     options = DataOptions(
@@ -121,7 +123,8 @@ def open_list(net: Net, args: argparse.Namespace) -> TSNDataSet:
         io=args.io,
     )
     paths = resolve_dataset(args.dataset, net.options.modality, options)
-    return net.dataset(paths, io=args.io, image_backend=args.image_backend, num_class=paths.num_classes)
+    dataset = net.dataset(paths, io=args.io, image_backend=args.image_backend, num_class=paths.num_classes)
+    return dataset, args.fps or (paths.fps if args.io == "frames" else None)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -102,3 +102,9 @@ def test_times_of_listed_video_files_are_their_own(tmp_path, weights, video):
     where = ["--dataset", "any", "--list", listed, "--root_path", video.parent, "--io", "video", "-j", 0]
     assert extract(tmp_path, weights, *where)["times"].tolist() == [[0, 3]]  # 10 frames a second
     assert extract(tmp_path, weights, *where, "--fps", 5)["times"].tolist() == [[0, 6]]
+
+
+def test_times_of_a_known_data_sets_frames_are_by_its_rate(tmp_path, weights, listed):
+    where = ["--dataset", "jester", "--list", listed, "--root_path", listed.parent, "--num_class", 3, "-j", 0]
+    found = extract(tmp_path, weights, *where, "--image_tmpl", "img_{:05d}.jpg")
+    np.testing.assert_allclose(found["times"], [[0, 6 / 12], [0, 9 / 12], [0, 1]])  # Jester has 12 a second
