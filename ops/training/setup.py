@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import random
+import shlex
 
 import numpy as np
 import torch
@@ -232,5 +233,6 @@ def _announce(settings: Settings, process: Process, position: Position, resumed:
     elif resumed is not None:
         step = f", step {position.progress.step}" if position.progress else ""
         logger.info("Resumed from %s at epoch %d%s", resumed.path, position.epoch, step)
+    logger.info("To see the curves: tensorboard --logdir %s", shlex.quote(str(settings.log_folder)))
     for line in training_advice(settings, process):
         logger.warning("Warning: %s", line)
