@@ -8,7 +8,7 @@ of 255 where an image is resized (2 once in 10^6 values).
 
 Training and testing use `ClipTransform`, from frames to a uint8 clip, and `ClipNormalize`, which turns that into the
 network's input on the device. `Stack`, `ToTorchFormatTensor` and `GroupNormalize` are the published form of the same,
-for Pillow images on the CPU: docs/old_scripts.md.
+for Pillow images on the CPU: docs/published.md.
 Crop sizes and offsets: TSN, arXiv:1608.00859, section 3.2 (corner cropping and scale jittering), as published.
 """
 

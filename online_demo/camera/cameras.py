@@ -161,7 +161,7 @@ class OpenCvSource:
     def _to_rgb(self, image: np.ndarray) -> np.ndarray:
         if image.ndim == 2 or image.shape[2] == 1:
             return self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2RGB)
-        return self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB)  # published code fed BGR; see README, Deviations
+        return self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB)  # published code fed BGR; see docs/published.md
 
 
 def check_gstreamer(cv2: Any) -> None:
