@@ -1,4 +1,4 @@
-"""Any backbone: the examples of docs/extend.md, networks found by structure, named modules, another classifier."""
+"""The examples of docs/extend.md; any backbone: found by structure, named modules, another classifier."""
 
 import re
 
@@ -8,10 +8,12 @@ import torchvision
 from torch import nn
 
 from ops.common.errors import InputError
+from ops.dataset_config import DATASETS
 from ops.models import TSN
 from ops.network.runtime import fold_batchnorm
 from ops.temporal_shift import TemporalShift, make_temporal_shift
-from tests.helpers import PROJECT
+from ops.training import step
+from tests.helpers import PROJECT, make_frame_folder, make_kinetics_tree, make_list
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "extend.md").read_text(encoding="utf-8"), re.DOTALL)
 
@@ -30,6 +32,38 @@ def test_example_trains_saves_loads_and_streams(index, package, tmp_path, monkey
     wanted = loaded.frame_scores(names["clips"])[:, -1]  # of the last frame, which has seen all others
     torch.testing.assert_close(names["scores"], wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
     assert names["loss"].isfinite()
+    if package == "torchvision":  # the next example goes on with this network
+        exec(EXAMPLES[2], names)
+        assert names["features"].shape == (2, 4, 1280) and model(names["clips"]).shape == (2, 20)
+
+
+def test_example_of_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ops.dataset_config.DATASETS", dict(DATASETS))
+    monkeypatch.delenv("TSM_DATA_ROOT", raising=False)
+    make_frame_folder(tmp_path / "data" / "surf" / "images" / "wave_07", 150, size=(96, 72))
+    make_list(tmp_path / "data" / "surf" / "labels" / "train_videofolder.txt", [("wave_07", 150, 1)])
+    exec(EXAMPLES[3], names := {})
+    assert (names["clip"].shape, names["clip"].dtype, names["label"]) == ((8, 3, 64, 64), torch.uint8, 1)
+    assert names["paths"].fps == 30
+
+
+def test_example_of_a_loss(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(step, "summed_loss", step.summed_loss)  # put back afterwards
+    exec(EXAMPLES[4], names := {"__name__": "smooth"})
+    scores, labels = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]]), torch.tensor([0, 2])
+    target = 0.9 * nn.functional.one_hot(labels, 3) + 0.1 / 3
+    loss, same = names["smoothed_loss"](scores, labels)
+    torch.testing.assert_close(loss, -(target * scores.log_softmax(dim=1)).sum())
+    assert same is scores and step.summed_loss is names["smoothed_loss"]
+
+    make_kinetics_tree(tmp_path / "data")
+    options = "--arch resnet18 --pretrain none --npb --input_size 32 --num_segments 2 --num_class 2 -b 4 -j 0"
+    seen = []
+    monkeypatch.setattr(step, "summed_loss", lambda *args: seen.append(1) or names["smoothed_loss"](*args))
+    assert names["main"].main(["kinetics", "RGB", "--root_dataset", "data", "--epochs", "1", *options.split()]) is None
+    assert seen == [1]  # four clips are one step
 
 
 class Small(nn.Module):
