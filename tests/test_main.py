@@ -72,6 +72,7 @@ def test_published_command_on_a_small_folder(root, tmp_path):
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
+    assert "To see the curves: tensorboard --logdir " in result.stderr
     name = "TSM_kinetics_RGB_resnet18_shift8_blockres_avg_segment4_e2_none"
     log, model = tmp_path / "log" / name, tmp_path / "checkpoint" / name
     lines = (log / "log.csv").read_text().splitlines()
