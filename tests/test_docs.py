@@ -177,6 +177,8 @@ def test_every_command_is_accounted_for(page, parse):
 def test_what_is_listed_is_needed():
     names = {program(command)[0] for _, command in COMMANDS}
     assert {*NOT_RUN, *RUN_BY, *MEASURE} - names == set()
+    for name, test in RUN_BY.items():
+        assert name.rsplit(".", 1)[-1] in (PROJECT / test).read_text(encoding="utf-8"), f"{test} does not run {name}"
     for (page, start), reason in SHELL_BLOCKS.items():
         assert reason and any(start in block for block in blocks(page, "bash"))
 
