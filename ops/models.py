@@ -259,7 +259,8 @@ class TSN(nn.Module):
         scores = self.frame_scores(clip, no_reshape)
         if not self.before_softmax:
             scores = scores.softmax(dim=-1)
-        return self.consensus(scores).squeeze(1)
+        scores = self.consensus(scores)
+        return scores.squeeze(1) if scores.shape[1] == 1 else scores
 
     # --- training -----------------------------------------------------------------------------------------------------
 

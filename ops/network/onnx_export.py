@@ -62,17 +62,8 @@ def export_onnx(
         raise InputError(f"opset {opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
     with atomic_path(path) as temporary:
         try:
-            with torch.no_grad(), _quiet():
-                program = _record(model, inputs, dynamic)
-                if opset >= _LOWEST_DYNAMO_OPSET:
-                    source, options = program, {"dynamo": True, "external_data": False, "verbose": False}
-                else:
-                    source, options = _plain_graph(program), {"dynamo": False}
-                    # An exported program is for evaluation, and refuses to be told so.
-                    options["training"] = torch.onnx.TrainingMode.PRESERVE
-                    options["dynamic_axes"] = {name: [0] for name in (*input_names, *output_names) if dynamic}
-                names = {"input_names": list(input_names), "output_names": list(output_names)}
-                torch.onnx.export(source, tuple(inputs), str(temporary), opset_version=opset, **names, **options)
+            names = {"input_names": list(input_names), "output_names": list(output_names)}
+            _write(model, inputs, temporary, names, opset=opset, dynamic=dynamic)
             proto = onnx.load(temporary)
             for value in (*proto.graph.input, *proto.graph.output) if dynamic else ():
                 value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -225,6 +216,28 @@ def _import_packages() -> Any:
     return onnx
 
 
+def _write(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    path: Path,
+    names: Mapping[str, list[str]],
+    *,
+    opset: int,
+    dynamic: bool,
+) -> None:
+    """Record the network, and write it by the exporter that knows the opset."""
+    with torch.no_grad(), _quiet():
+        program = _record(model, inputs, dynamic)
+        if opset >= _LOWEST_DYNAMO_OPSET:
+            source, options = program, {"dynamo": True, "external_data": False, "verbose": False}
+        else:
+            source, options = _plain_graph(program), {"dynamo": False}
+            # An exported program is for evaluation, and refuses to be told so.
+            options["training"] = torch.onnx.TrainingMode.PRESERVE
+            options["dynamic_axes"] = {name: [0] for group in names.values() for name in group if dynamic}
+        torch.onnx.export(source, tuple(inputs), str(path), opset_version=opset, **names, **options)
+
+
 def _record(model: nn.Module, inputs: Sequence[Tensor], dynamic: bool) -> torch.export.ExportedProgram:
     """The network as a graph of operators, for any batch size where `dynamic`."""
     if not dynamic:
@@ -246,9 +259,6 @@ def _plain_graph(program: torch.export.ExportedProgram) -> nn.Module:
         elif node.target in (aten.view.default, aten.reshape.default):
             tensor, shape = node.args  # the batch, as a node, is the size that follows from the others
             node.args = (tensor, [-1 if isinstance(size, torch.fx.Node) else size for size in shape])
-        elif node.target is aten.squeeze.dim and node.meta["val"].dim() == node.args[0].meta["val"].dim():
-            node.replace_all_uses_with(node.args[0])  # squeezes nothing; it would be written as a condition
-    module.graph.eliminate_dead_code()
     module.recompile()
     return module
 

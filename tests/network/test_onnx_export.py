@@ -63,7 +63,7 @@ def difference(scores, wanted):
 
 SHIFT = {"is_shift": True}
 CLIPS = [
-    ("resnet18", {}, 20, False),
+    ("resnet18", {"consensus_type": "identity"}, 20, False),
     ("resnet18", SHIFT | {"non_local": True, "temporal_pool": True, "dropout": 0.0}, 13, True),
     ("resnet18", SHIFT | {"modality": "RGBDiff", "new_length": 2, "consensus_type": "identity"}, 17, True),
     ("BNInception", SHIFT | {"shift_place": "block"}, 13, True),
