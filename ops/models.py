@@ -13,9 +13,10 @@ from ops.basic_ops import ConsensusModule
 from ops.checkpoint.options import ModelOptions
 from ops.checkpoint.weights import first_conv_name
 from ops.common.errors import InputError
-from ops.common.modality import check_modality, clip_channels, default_new_length, input_channels
+from ops.common.modality import clip_channels, default_new_length, input_channels
 from ops.network.backbones import backbone_row, build_backbone
 from ops.network.param_groups import parameter_groups
+from ops.network.tsn_options import check_options, describe_options
 from ops.non_local import NONLocalBlock3D, make_non_local
 from ops.temporal_shift import (
     TemporalPool,
@@ -26,8 +27,6 @@ from ops.temporal_shift import (
     set_segments,
 )
 from ops.transforms import Compose, scale_size, train_augmentation
-
-_MIN_INPUT_SIZE = 32
 
 
 class TSN(nn.Module):
@@ -110,50 +109,18 @@ class TSN(nn.Module):
         self.non_local = non_local
         self.online = online
         self.input_size = input_size
-        self._check()
+        check_options(self)
         row = backbone_row(base_model)
         self.last_layer_name = row.last_layer_name
         self._normalization = row.normalization(modality)
         self.input_mean, self.input_std = self.normalization["mean"], self.normalization["std"]
         if print_spec:
-            print(self._spec())
+            print(describe_options(self))
         self.base_model = self._make_base_model(base_model, pretrain, inplace_shift)
         self.new_fc = self._make_head()
         self.consensus = ConsensusModule(consensus_type)
         self._enable_pbn = False
         self.partialBN(partial_bn)
-
-    def _check(self) -> None:
-        check_modality(self.modality)
-        for name in ("num_class", "num_segments", "new_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.input_size < _MIN_INPUT_SIZE:
-            raise InputError(
-                f"input_size must be {_MIN_INPUT_SIZE} or more, got {self.input_size}: networks halve it five times"
-            )
-        if self.modality == "RGB" and self.new_length != 1:
-            raise InputError(f"RGB takes one frame a segment: new_length must be 1, got {self.new_length}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
-        if not self.before_softmax and self.consensus_type != "avg":
-            raise InputError(f"before_softmax=False needs consensus_type 'avg', got {self.consensus_type!r}")
-
-    def _spec(self) -> str:
-        shift = f"1/{self.shift_div} {self.shift_place}{' online' if self.online else ''}" if self.is_shift else "off"
-        rows = {
-            "base model": self.arch,
-            "input_modality": self.modality,
-            "num_segments": self.num_segments,
-            "new_length": self.new_length,
-            "consensus_module": self.consensus_type,
-            "dropout_ratio": self.dropout,
-            "temporal shift": shift,
-            "temporal pool": self.temporal_pool,
-            "non-local": self.non_local,
-            "pretrain": self.pretrain or "none",
-        }
-        return "\n".join(["TSN configuration:", *(f"    {name + ':':<20}{value}" for name, value in rows.items())])
 
     # --- construction -------------------------------------------------------------------------------------------------
 

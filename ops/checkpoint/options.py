@@ -17,6 +17,7 @@ from ops.common.modality import check_modality, default_new_length
 
 CONSENSUS_TYPES = ("avg", "identity")
 MAX_NAME_BYTES = 255  # of a file or folder name on every common file system
+_PIPELINE = ("dataset", "dense_sample", "image_tmpl", "class_names", "flip", "frame_rate")  # not TSN's
 _COUNTS = ("num_segments", "num_class", "shift_div", "new_length", "input_size")
 _EXTENSIONS = (".pth.tar", ".pth", ".pt", ".tar")
 # Greedy data set, lazy architecture: `TSM_my_RGB_set_RGB_resnext50_32x4d_avg_...` is data set `my_RGB_set`.
@@ -80,14 +81,7 @@ class ModelOptions:
     def tsn_arguments(self) -> dict[str, Any]:
         """The arguments of `ops.models.TSN` among them."""
         arguments = self.to_dict()
-        for name in (
-            "dataset",
-            "dense_sample",
-            "image_tmpl",
-            "class_names",
-            "flip",
-            "frame_rate",
-        ):  # the data pipeline's
+        for name in _PIPELINE:
             del arguments[name]
         return {"base_model": arguments.pop("arch"), **arguments}
 
