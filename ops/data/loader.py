@@ -243,8 +243,7 @@ class _Loader(DataLoader):
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a worker each core is the parallelism: more threads only fight
     keep_freed_memory()
-    # Ctrl-C and the SIGTERM of torchrun or Slurm reach the whole process group. The main process, which then finishes
-    # its step, needs its batches until the end.
+    # Ctrl-C and the SIGTERM of torchrun or Slurm reach the whole group; the main process still finishes its step.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
 

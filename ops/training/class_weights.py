@@ -34,8 +34,8 @@ def class_weights(asked: str, labels: Sequence[int], num_class: int) -> tuple[fl
 
 def _read(path: str, num_class: int) -> list[float]:
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file.read().splitlines()]
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file.read().rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise InputError(f"cannot read --class_weights {path}: {reason} (or give auto)") from error

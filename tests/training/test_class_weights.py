@@ -18,7 +18,7 @@ def test_auto_makes_every_class_count_the_same():
 
 def test_of_a_file_only_the_ratios_matter(tmp_path):
     path = tmp_path / "weights.txt"
-    path.write_text("10\n 30.0\r\n")
+    path.write_bytes(b"\xef\xbb\xbf10\n 30.0\r\n\n")  # as a Windows editor saves it, with an empty line at the end
     # 3 clips of weight 1 and 1 of weight 3 weigh 6 / 4 in the mean.
     assert class_weights(str(path), [0, 0, 0, 1], 2) == pytest.approx((1 / 1.5, 3 / 1.5))
 
