@@ -80,8 +80,9 @@ def test_frames_are_taken_at_the_rate_that_is_asked_for(pictures, video, capsys)
     def frames(*options):
         return [line["frame"] for line in run_demo(capsys, "--weights", pictures, "--source", video, *options)]
 
-    assert frames()[:7] == [0, 2, 3, 5, 7, 8, 10]  # the nearest to 0, 25/15, 50/15, ...
-    assert len(frames()) == 36
+    by_default = frames()
+    assert by_default[:7] == [0, 2, 3, 5, 7, 8, 10]  # the nearest to 0, 25/15, 50/15, ...
+    assert len(by_default) == 36
     assert frames("--rate", 6.25) == list(range(0, 60, 4))
     assert frames("--rate", 100) == list(range(60))
     assert frames("--rate", 100, "--every", 20) == [0, 20, 40]
