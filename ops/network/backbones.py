@@ -136,8 +136,8 @@ def imagenet_state_dict(arch: str) -> dict[str, Tensor]:
     url = backbone_row(arch).imagenet
     if url is None:
         raise InputError(
-            f"there are no ImageNet weights of {arch} to download: give a file with --pretrain FILE, "
-            "or start from random weights with --pretrain none"
+            f"there are no ImageNet weights of {arch} to download: choose another --arch such as "
+            "resnet50, give a file with --pretrain FILE, or start from random weights with --pretrain none"
         )
     name = Path(urlparse(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from archs.bn_inception import BLOCK_NAMES, bninception
 from archs.mobilenet_v2 import InvertedResidual, MobileNetV2, from_torchvision, mobilenet_v2
+from ops.common.errors import InputError
+from ops.network.backbones import imagenet_state_dict
 
 
 def randomise_batchnorm(net):
@@ -178,3 +180,8 @@ def test_bninception_shifts_where_the_mask_says():
 def test_bninception_refuses_other_masks(mask):
     with pytest.raises(ValueError, match="12 characters"):
         bninception(num_classes=5).build_temporal_ops(mask, lambda x: x)
+
+
+def test_without_weights_to_download_the_error_names_another_arch():
+    with pytest.raises(InputError, match="choose another --arch such as resnet50, give a file with --pretrain FILE"):
+        imagenet_state_dict("BNInception")
