@@ -229,7 +229,12 @@ def _announce(settings: Settings, process: Process, position: Position, resumed:
     """Log where the run begins, and what about its options is probably a mistake."""
     epochs = settings.schedule.epochs
     if position.epoch >= epochs:
-        logger.info("%s: %s done, nothing is left of %d", resumed.path, counted(position.epoch, "epoch"), epochs)
+        logger.info(
+            "%s: %s done, nothing is left of %d: to train longer, give more --epochs and --resume with this file",
+            resumed.path,
+            counted(position.epoch, "epoch"),
+            epochs,
+        )
     elif resumed is not None:
         step = f", step {position.progress.step}" if position.progress else ""
         logger.info("Resumed from %s at epoch %d%s", resumed.path, position.epoch, step)

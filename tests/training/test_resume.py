@@ -263,7 +263,10 @@ def test_a_finished_run_has_nothing_left_to_do(root, one_epoch, caplog):
     caplog.set_level("INFO")
     before = checkpoint(one_epoch)
     assert main.main(arguments(root, one_epoch, "--resume auto", epochs=1)) is None
-    assert "1 epoch done, nothing is left of 1" in caplog.text
+    assert (
+        "1 epoch done, nothing is left of 1: to train longer, give more --epochs and --resume with this file"
+        in caplog.text
+    )
     assert same(checkpoint(one_epoch), before)
 
 
