@@ -156,6 +156,15 @@ def test_a_new_run_of_the_same_name_keeps_the_best_checkpoint_of_the_old_one(run
     assert Path("log/twice/earlier-1/epochs.csv").exists() and Path("checkpoint/twice/ckpt.best.pth.tar").exists()
 
 
+def test_resuming_another_run_under_the_same_name_keeps_the_checkpoints_of_the_old_one(run):
+    run("--epochs 1 --store_name short")
+    run("--epochs 1 --store_name long --seed 1")
+    last = Path("checkpoint/long/ckpt.pth.tar").read_bytes()
+    run("--epochs 2 --store_name long --resume checkpoint/short/ckpt.pth.tar")
+    assert Path("checkpoint/long/earlier-1/ckpt.pth.tar").read_bytes() == last
+    assert Path("checkpoint/long/ckpt.pth.tar").exists()
+
+
 def test_no_fc_lr5_is_recorded_and_must_agree_on_resume(run):
     run("--epochs 1 --no_fc_lr5 --store_name even --root_log l --root_model m")
     saved = torch.load("m/even/ckpt.pth.tar", weights_only=True)

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import shlex
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -214,11 +215,12 @@ def _open_log(
     if settings.evaluate or not process.is_main:
         return RunLog(None, echo=process.is_main)
     step = position.epoch * data.num_steps + (position.progress.step if position.progress else 0)
+    is_own = resumed is not None and Path(resumed.path).resolve().parent == settings.model_folder.resolve()
     log = RunLog(
         settings.log_folder,
         resume=position.log,
         start=(position.epoch, step),
-        checkpoints=settings.model_folder if resumed is None else None,
+        checkpoints=None if is_own else settings.model_folder,
     )
     note = "new run" if resumed is None else f"resumed from {resumed.path}"
     log.describe(vars(args), note, device=str(process))
