@@ -179,7 +179,7 @@ def test_a_film_whose_name_is_no_text(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "utf-8"))
         with pytest.raises(SystemExit) as ended:
             run_command(lambda more=more: predict.main([str(film), "--weights", str(weights), *more]))
-        assert ended.value.code is None
+        assert not ended.value.code
         sys.stdout.flush()
         assert b"film \\udcff.mp4" in output.getvalue()
     assert json.loads(output.getvalue())["video"] == str(film)

@@ -218,7 +218,7 @@ def _open_log(
     is_own = resumed is not None and Path(resumed.path).resolve().parent == settings.model_folder.resolve()
     log = RunLog(
         settings.log_folder,
-        resume=position.log,
+        resume=position.log if is_own else None,
         start=(position.epoch, step),
         checkpoints=None if is_own else settings.model_folder,
     )
